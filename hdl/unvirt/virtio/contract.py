@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The seam between the virtio transport (registers) and the queue engine."""
+
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["QueueConfig", "QueueConfigPort", "Notification", "EngineControlSignature", "row_width"]
+
+
+def row_width(rows):
+    """Return the width in bits of a queue number for ``rows`` queue rows."""
+    return max(1, (rows - 1).bit_length())
+
+
+class QueueConfig(data.Struct):
+    """What the driver programmed for one virtqueue [virtio 4.1.4.3]; latched while ``enabled``."""
+
+    desc:    64
+    driver:  64
+    device:  64
+    size:    16                  # entries, 1..32768
+    vector:  16                  # 0xFFFF: none
+    enabled: 1
+
+
+def QueueConfigPort(rows):
+    """Read port of the queue configuration rows, as the reader sees it.
+
+    ``row`` presented in one cycle gives ``config`` in the next, always.
+    """
+    return wiring.Signature({
+        "row": Out(row_width(rows)),
+        "config": In(QueueConfig),
+    })
+
+
+class Notification(data.StructLayout):
+    """An available buffer notification for an enabled queue."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows)})
+
+
+def EngineControlSignature(rows, config_ports):
+    """Transport and queue engine, as the transport sees it.
+
+    Members
+    -------
+    notifications : ``Out(stream)``
+        One per doorbell of an enabled queue while DRIVER_OK is set, and one per enabled queue when DRIVER_OK becomes set or a
+        queue is enabled after it. The engine is always ready.
+    driver_ok : ``Out(1)``
+        Level: DRIVER_OK set, no reset pending, device not stopped by a violation. While it is low the engine takes nothing new, discards what it
+        holds and comes to rest.
+    features : ``Out(128)``
+        Negotiated feature bits, constant while ``driver_ok``.
+    reset : ``Out(1)``
+        Level: a reset (status write of 0, FLR, hot reset) waits for the engine. The engine drains, clears its rows, then holds ``reset_done`` high
+        until ``reset`` falls.
+    reset_done : ``In(1)``
+        The engine is at rest: no DMA outstanding, all writes and messages emitted, all rows cleared.
+    violation : ``In(1)``
+        Pulse: the driver broke a rule in memory or a DMA read failed; the transport sets DEVICE_NEEDS_RESET and notifies.
+    interrupts : ``In(stream)``
+        Used buffer notifications to send, by row, after suppression was decided.
+    configs : ports
+        ``config_ports`` read ports of the queue configuration rows.
+    """
+    members = {
+        "notifications": Out(stream.Signature(Notification(rows))),
+        "driver_ok": Out(1),
+        "features": Out(128),
+        "reset": Out(1),
+        "reset_done": In(1),
+        "violation": In(1),
+        "interrupts": In(stream.Signature(Notification(rows))),
+        "configs": In(QueueConfigPort(rows)).array(config_ports),
+    }
+    return wiring.Signature(members)
