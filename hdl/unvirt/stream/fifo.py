@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Stream FIFOs: ``Queue`` in distributed RAM, ``MemoryQueue`` in block RAM."""
+
+from amaranth import *
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Queue", "MemoryQueue"]
+
+
+def _check_depth(depth, low):
+    if not isinstance(depth, int) or isinstance(depth, bool):
+        raise TypeError(f"Depth must be an integer, not {depth!r}")
+    if depth < low:
+        raise ValueError(f"Depth must be at least {low}, not {depth!r}")
+
+
+def _advance(pointer, depth):
+    """Return ``pointer + 1`` in a ring of ``depth`` entries."""
+    if depth & (depth - 1) == 0:
+        return (pointer + 1)[:len(pointer)]
+    return Mux(pointer == depth - 1, 0, pointer + 1)
+
+
+class _QueueBase(wiring.Component):
+    def __init__(self, shape, depth, low):
+        Shape.cast(shape)
+        _check_depth(depth, low)
+        self._shape = shape
+        self._depth = depth
+        super().__init__({
+            "i": In(stream.Signature(shape)),
+            "o": Out(stream.Signature(shape)),
+            "level": Out(range(depth + 1)),
+        })
+
+    @property
+    def shape(self):
+        return self._shape
+
+    @property
+    def depth(self):
+        return self._depth
+
+
+class Queue(_QueueBase):
+    """First-word-fall-through FIFO in distributed RAM, for small depths.
+
+    Latency one cycle, one beat per cycle even when full or of depth 2; a depth of 1 gives one beat in
+    two cycles. No combinational path between ``i`` and ``o``; ``o.payload`` is the output of an
+    asynchronous memory read. Reset empties it; memory contents never show.
+
+    Parameters
+    ----------
+    shape : shape-like
+        Shape of the payload.
+    depth : int
+        Entries, at least 1; not necessarily a power of two.
+
+    Members
+    -------
+    i, o : ``In``/``Out(stream.Signature(shape))``
+        Beats in, and the same beats in order.
+    level : ``Out(range(depth + 1))``
+        Entries held.
+    """
+
+    def __init__(self, shape, depth):
+        super().__init__(shape, depth, 1)
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = self._depth
+        # A single entry still gets a two-row memory: no zero-width address.
+        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=max(2, depth), init=[],
+                                                   attrs={"ram_style": "distributed"})
+        write = cells.write_port()
+        read = cells.read_port(domain="comb")
+
+        produce = Signal(range(max(2, depth)))
+        consume = Signal(range(max(2, depth)))
+        put, get = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(self.level != depth),
+            self.o.valid.eq(self.level != 0),
+            put.eq(self.i.valid & self.i.ready),
+            get.eq(self.o.valid & self.o.ready),
+            write.addr.eq(produce),
+            write.data.eq(self.i.payload),
+            write.en.eq(put),
+            read.addr.eq(consume),
+            self.o.payload.eq(read.data),
+        ]
+        if depth > 1:
+            with m.If(put):
+                m.d.sync += produce.eq(_advance(produce, depth))
+            with m.If(get):
+                m.d.sync += consume.eq(_advance(consume, depth))
+        m.d.sync += self.level.eq(self.level + put - get)
+        return m
+
+
+class MemoryQueue(_QueueBase):
+    """First-word-fall-through FIFO in block RAM, for large depths.
+
+    Latency two cycles, one beat per cycle. No combinational path between ``i`` and ``o``;
+    ``o.payload`` is the output latch of the memory. Reset empties it.
+
+    Parameters
+    ----------
+    shape : shape-like
+        Shape of the payload.
+    depth : int
+        Entries, at least 2; not necessarily a power of two.
+
+    Members
+    -------
+    i, o : ``In``/``Out(stream.Signature(shape))``
+        Beats in, and the same beats in order.
+    level : ``Out(range(depth + 1))``
+        Entries held, the one at the output included.
+    """
+
+    def __init__(self, shape, depth):
+        super().__init__(shape, depth, 2)
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = self._depth
+        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=depth, init=[],
+                                                   attrs={"ram_style": "block"})
+        write = cells.write_port()
+        read = cells.read_port()
+
+        produce = Signal(range(depth))
+        consume = Signal(range(depth))
+        stored = Signal(range(depth + 1))   # in the memory and not yet in its output latch
+        put, get, load = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(self.level != depth),
+            put.eq(self.i.valid & self.i.ready),
+            get.eq(self.o.valid & self.o.ready),
+            load.eq((stored != 0) & (self.o.ready | ~self.o.valid)),
+            write.addr.eq(produce),
+            write.data.eq(self.i.payload),
+            write.en.eq(put),
+            read.addr.eq(consume),
+            read.en.eq(load),
+            self.o.payload.eq(read.data),
+        ]
+        with m.If(put):
+            m.d.sync += produce.eq(_advance(produce, depth))
+        with m.If(load):
+            m.d.sync += [consume.eq(_advance(consume, depth)), self.o.valid.eq(1)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        m.d.sync += [
+            stored.eq(stored + put - load),
+            self.level.eq(self.level + put - get),
+        ]
+        return m

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The available side of the split ring: when to read the index, when ring entries, when to ask for doorbells.
+
+    visits ----------+                     +--> index reads
+    index answers ---+--> one row at a time +--> ring reads
+    lines finished --+                     +--> used flags (NO_NOTIFY)
+
+Per row: `known` (index read last) and `fetched` (first entry not yet requested), one index read and one ring read in flight.
+"""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...pcie.dma import WriteBeat
+from ...stream.flags import FlagTable
+from ...stream.ring import wrap_sub
+from ..contract import QueueConfigPort, row_width
+from .meta import LineRead, SmallAnswer, SmallRead
+from .rows import RowMemory, Sweep
+
+__all__ = ["AvailController"]
+
+
+class AvailRow(data.Struct):
+    """State of a row on the available side; all zero after a reset."""
+
+    known:         16
+    fetched:       16
+    index_pending: 1      # an index read is in flight
+    ring_pending:  1      # ring entries are being fetched or parsed
+    stale:         1      # a doorbell came after the last index read was asked for
+    silent:        1      # the driver was told not to notify
+
+
+class AvailController(wiring.Component):
+    """Decides what to read next of a row's available ring [virtio 2.7.13].
+
+    A doorbell makes the index be read once; as long as entries are known they are fetched line by line. When the driver
+    notifies although work is in progress, notifications are switched off (used flags = 1) and the index is polled, one read in flight, until it shows nothing
+    new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. An index more than the queue size ahead of the
+    position is a violation. Each event takes six cycles and what its requests wait.
+
+    Parameters
+    ----------
+    rows, slots, window : int
+        Rows, chain slots and positions that one row may hold.
+
+    Members
+    -------
+    drain : ``In(1)``
+        Nothing new is asked for; answers are consumed without effect.
+    visits, notified : ``In``
+        Rows to serve; ``notified`` is the doorbell stream itself (row, never stalled).
+    index_answers, finished : ``In(stream)``
+        What came of earlier requests.
+    index_reads, ring_reads : ``Out(stream)``
+    again : ``Out(stream)``
+        Rows that could not go on for want of slots, back to the scheduler's tail.
+    flags : ``Out(stream.Signature(WriteBeat))``
+        Writes of used flags.
+    retired_row, retired : ``Out``/``In``
+        Position after the last chain given back (synchronous).
+    free_slots, unused : ``In``
+        Slots in the pool; reserved slots given back in this cycle.
+    added : ``In(1)``
+        A reserved slot was taken in this cycle.
+    config : ``Out(QueueConfigPort)``
+    violation, idle : ``Out(1)``
+    """
+
+    def __init__(self, *, data_width, rows, slots, window):
+        self._data_width = data_width
+        self._rows = rows
+        self._slots = slots
+        self._window = window
+        width = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "visits": In(stream.Signature(width)),
+            "notified_valid": In(1),
+            "notified_row": In(width),
+            "index_answers": In(stream.Signature(SmallAnswer(rows))),
+            "finished": In(stream.Signature(width)),
+            "index_reads": Out(stream.Signature(SmallRead(rows))),
+            "ring_reads": Out(stream.Signature(LineRead(rows))),
+            "again": Out(stream.Signature(width)),
+            "flags": Out(stream.Signature(WriteBeat(data_width))),
+            "retired_row": Out(width),
+            "retired": In(16),
+            "free_slots": In(range(slots + 1)),
+            "unused": In(7),
+            "added": In(1),
+            "config": Out(QueueConfigPort(rows)),
+            "violation": Out(1),
+            "idle": Out(1),
+            "sweep": In(Sweep(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
+        m.submodules.notified = notified = FlagTable(self._rows, 1)
+        connect(m, flipped(self.sweep), state.sweep)
+
+        row = Signal(row_width(self._rows))
+        next_row = Signal.like(row)
+        is_answer, is_finished = Signal(), Signal()
+        answer = Signal(SmallAnswer(self._rows))
+        now = Signal(AvailRow)                 # the row being served
+        found = state.read_value[0]
+        config = Signal.like(self.config.config)
+        m.d.comb += [
+            state.read_row[0].eq(next_row),
+            self.config.row.eq(next_row),
+            self.retired_row.eq(next_row),
+            next_row.eq(row),
+            notified.set_valid.eq(self.notified_valid),
+            notified.set_index.eq(self.notified_row),
+            notified.test_index[0].eq(row),
+            state.write_row.eq(row),
+            state.write_value.eq(now),
+        ]
+
+        pending = Signal(16)
+        held = Signal(16)
+        room = Signal(range(self._window + 1))
+        free = Signal(range(self._slots + 1))
+        ring_left = Signal(16)
+        entry = Signal(64)
+        line_left = Signal(7)
+        count = Signal(7)
+        reserved = Signal(range(self._slots + 1))
+        reserving = Signal(7)
+        fence = Signal()
+        flags_value = Signal()
+        mask = Signal(16)
+        m.d.sync += reserved.eq(reserved + reserving - self.unused - self.added)
+        m.d.comb += mask.eq(config.size - 1)
+
+        self._drive_requests(m, row, now, config, count, entry, fence, flags_value)
+
+        with m.FSM(name="avail"):
+            with m.State("IDLE"):
+                m.d.comb += self.idle.eq(~self.visits.valid & ~self.index_answers.valid
+                                         & ~self.finished.valid)
+                m.d.sync += [is_answer.eq(0), is_finished.eq(0), fence.eq(0)]
+                with m.If(self.index_answers.valid):
+                    m.d.comb += [self.index_answers.ready.eq(1),
+                                 next_row.eq(self.index_answers.payload.row)]
+                    m.d.sync += [answer.eq(self.index_answers.payload), is_answer.eq(1)]
+                    m.next = "LOAD"
+                with m.Elif(self.finished.valid):
+                    m.d.comb += [self.finished.ready.eq(1), next_row.eq(self.finished.payload)]
+                    m.d.sync += is_finished.eq(1)
+                    m.next = "LOAD"
+                with m.Elif(self.visits.valid):
+                    m.d.comb += [self.visits.ready.eq(1), next_row.eq(self.visits.payload)]
+                    m.next = "LOAD"
+                m.d.sync += row.eq(next_row)
+
+            with m.State("LOAD"):
+                m.d.sync += [
+                    now.eq(found),
+                    config.eq(self.config.config),
+                    held.eq(wrap_sub(found.fetched, self.retired)),
+                ]
+                with m.If(notified.test_value[0]):
+                    m.d.comb += [notified.clear_valid.eq(1), notified.clear_index.eq(row)]
+                    m.d.sync += now.stale.eq(1)
+                with m.If(is_answer):
+                    m.d.sync += now.index_pending.eq(0)
+                with m.If(is_finished):
+                    m.d.sync += now.ring_pending.eq(0)
+                m.next = "JUDGE"
+
+            with m.State("JUDGE"):
+                m.next = "PLAN"
+                with m.If(is_answer & ~self.drain):
+                    fresh = wrap_sub(answer.value, now.fetched)
+                    busy = now.stale | (now.known != now.fetched)
+                    with m.If(answer.error | (fresh > config.size)):
+                        # [virtio 2.7.13.3] the index never runs ahead of the ring [SPLIT-AVAIL-05].
+                        m.d.comb += self.violation.eq(1)
+                    with m.Else():
+                        m.d.sync += now.known.eq(answer.value)
+                        with m.If(answer.value != now.known):
+                            with m.If(busy & ~now.silent):
+                                m.d.sync += [now.silent.eq(1), flags_value.eq(1)]
+                                m.next = "WRITE_FLAGS"
+                        with m.Elif(~busy & now.silent):
+                            # Nothing new: ask for doorbells again, then look once more.
+                            m.d.sync += [now.silent.eq(0), now.stale.eq(1), fence.eq(1),
+                                         flags_value.eq(0)]
+                            m.next = "WRITE_FLAGS"
+                with m.If(~config.enabled | self.drain):
+                    m.next = "STORE"
+
+            with m.State("WRITE_FLAGS"):
+                m.d.comb += self.flags.valid.eq(1)
+                with m.If(self.flags.ready):
+                    m.next = "PLAN"
+
+            with m.State("PLAN"):
+                offset = now.fetched & mask
+                m.d.sync += [
+                    pending.eq(wrap_sub(now.known, now.fetched)),
+                    room.eq(Mux(held < self._window, self._window - held, 0)),
+                    # The last quarter of the slots is for rows that hold few.
+                    free.eq(self._spare(reserved, held)),
+                    ring_left.eq(config.size - offset),
+                    entry.eq(config.driver + 4 + (offset << 1)),
+                ]
+                m.next = "LIMIT"
+
+            with m.State("LIMIT"):
+                # Ring entries are 2-byte aligned; one read stays inside a 128-byte line.
+                m.d.comb += line_left.eq(64 - entry[1:7])
+                limits = [line_left, pending, ring_left, room, free]
+                smallest = limits[0]
+                for limit in limits[1:]:
+                    chosen = Signal(7)
+                    m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
+                    smallest = chosen
+                m.d.sync += count.eq(smallest)
+                with m.If(now.ring_pending | (pending == 0)):
+                    m.d.sync += count.eq(0)
+                m.next = "RING"
+
+            with m.State("RING"):
+                m.d.comb += self.ring_reads.valid.eq(count != 0)
+                with m.If(count == 0):
+                    m.next = "INDEX"
+                with m.Elif(self.ring_reads.ready):
+                    m.d.comb += reserving.eq(count)
+                    m.d.sync += [now.fetched.eq(now.fetched + count), now.ring_pending.eq(1),
+                                 pending.eq(pending - count)]
+                    m.next = "INDEX"
+
+            with m.State("INDEX"):
+                wanted = (now.stale | (now.silent & (pending == 0))) & ~now.index_pending
+                m.d.comb += self.index_reads.valid.eq(wanted)
+                with m.If(~wanted):
+                    m.next = "STORE"
+                with m.Elif(self.index_reads.ready):
+                    m.d.sync += [now.stale.eq(0), now.index_pending.eq(1)]
+                    m.next = "STORE"
+
+            with m.State("STORE"):
+                m.d.comb += state.write_valid.eq(1)
+                m.next = "IDLE"
+                with m.If((pending != 0) & ~now.ring_pending & config.enabled & ~self.drain):
+                    m.next = "AGAIN"
+
+            with m.State("AGAIN"):
+                m.d.comb += [self.again.valid.eq(1), self.again.payload.eq(row)]
+                with m.If(self.again.ready | self.drain):
+                    m.next = "IDLE"
+        return m
+
+    def _spare(self, reserved, held):
+        """Slots this row may still reserve, given how many positions it holds."""
+        keep = self._slots // 4
+        few = held < self._slots // 8
+        left = Mux(self.free_slots > reserved, self.free_slots - reserved, 0)
+        return Mux(few, left, Mux(left > keep, left - keep, 0))
+
+    def _drive_requests(self, m, row, now, config, count, entry, fence, flags_value):
+        """Payloads of the requests; valid is driven by the states."""
+        m.d.comb += [
+            self.index_reads.payload.row.eq(row),
+            self.index_reads.payload.address.eq(config.driver + 2),
+            self.index_reads.payload.fence.eq(fence),
+            self.ring_reads.payload.row.eq(row),
+            self.ring_reads.payload.address.eq(entry),
+            self.ring_reads.payload.length.eq(count << 1),
+            self.ring_reads.payload.position.eq(now.fetched),
+            self.ring_reads.payload.count.eq(count),
+            self.flags.payload.first.eq(1),
+            self.flags.payload.last.eq(1),
+            self.flags.payload.empty.eq(self._data_width // 8 - 2),
+            self.flags.payload.data.eq(flags_value),
+            self.flags.payload.header.address.eq(config.device),
+            self.flags.payload.header.length.eq(2),
+        ]

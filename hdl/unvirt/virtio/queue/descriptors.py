@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From lines of descriptor table bytes to a stream of descriptors."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..contract import row_width
+from .meta import LineAnswer, LinePortSignature
+
+__all__ = ["Descriptor", "DescriptorFlags", "DescriptorItem", "DescriptorReader"]
+
+
+class DescriptorFlags(data.Struct):
+    """Descriptor flags of the split ring [virtio 2.7.5]."""
+
+    next:     1
+    write:    1
+    indirect: 1
+    _reserved0: 13
+
+
+class Descriptor(data.Struct):
+    """Descriptor table entry [virtio 2.7.5]."""
+
+    address: 64
+    length:  32
+    flags:   DescriptorFlags
+    next:    16
+
+
+class DescriptorItem(data.StructLayout):
+    """One descriptor of a line, with where it belongs."""
+
+    def __init__(self, rows, contexts):
+        super().__init__({
+            "descriptor": Descriptor,
+            "row": row_width(rows),
+            "position": 16,              # of the chain whose head this is
+            "walk": 1,                   # the next entry of walk `context` instead
+            "context": range(contexts),
+            "last": 1,                   # no more in this line
+            "error": 1,                  # the read failed; the descriptor means nothing
+        })
+
+
+class DescriptorReader(wiring.Component):
+    """Reads lines that have arrived and hands out their descriptors in order.
+
+    Two cycles per word of buffer memory plus one per descriptor. ``skip``, given with an accepted item,
+    drops the rest of its line. The context of a descriptor line goes back with its last item; one of a walk stays
+    with its walk.
+
+    Members
+    -------
+    answers : ``In(stream.Signature(LineAnswer))``
+    port, free : ``Out``
+    items : ``Out(stream.Signature(DescriptorItem))``
+    skip : ``In(1)``
+    """
+
+    def __init__(self, *, data_width, rows, contexts):
+        self._data_width = data_width
+        self._rows = rows
+        self._contexts = contexts
+        super().__init__({
+            "answers": In(stream.Signature(LineAnswer(rows, contexts))),
+            "port": Out(LinePortSignature(data_width, contexts)),
+            "free": Out(wiring.Signature({"valid": Out(1), "context": Out(range(contexts))})),
+            "items": Out(stream.Signature(DescriptorItem(rows, contexts))),
+            "skip": In(1),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        width = self._data_width
+        size = Descriptor.as_shape().size
+        parts = max(1, size // width)            # words per descriptor
+        per_word = max(1, width // size)         # descriptors per word
+        answer = Signal(LineAnswer(self._rows, self._contexts))
+        index = Signal(4)                        # descriptor within the line
+        part = Signal(range(parts + 1))
+        word = Signal(max(width, size))
+        item = self.items.payload
+
+        m.d.comb += [
+            self.port.context.eq(answer.context),
+            item.row.eq(answer.row),
+            item.position.eq(answer.position + index),
+            item.walk.eq(answer.walk),
+            item.context.eq(answer.context),
+            item.last.eq((index + 1 == answer.count) | answer.error),
+            item.error.eq(answer.error),
+            self.free.context.eq(answer.context),
+        ]
+        if per_word > 1:
+            m.d.comb += [
+                item.descriptor.as_value().eq(word.word_select(index[:per_word.bit_length() - 1], size)),
+                self.port.word.eq(index >> (per_word.bit_length() - 1)),
+            ]
+        else:
+            m.d.comb += [
+                item.descriptor.as_value().eq(word),
+                self.port.word.eq(index * parts + part),
+            ]
+
+        with m.FSM(name="descriptor_reader"):
+            with m.State("IDLE"):
+                m.d.comb += [self.answers.ready.eq(1), self.idle.eq(~self.answers.valid)]
+                m.d.sync += [index.eq(0), part.eq(0)]
+                with m.If(self.answers.valid):
+                    m.d.sync += answer.eq(self.answers.payload)
+                    m.next = "ASK_WORD"
+                    with m.If(self.answers.payload.error):
+                        m.next = "GIVE"
+            with m.State("ASK_WORD"):
+                m.d.comb += self.port.valid.eq(1)
+                with m.If(self.port.ready):
+                    m.next = "TAKE_WORD"
+            with m.State("TAKE_WORD"):
+                if parts == 1:
+                    m.d.sync += word.eq(self.port.data)
+                    m.next = "GIVE"
+                else:
+                    # The first part ends up lowest after all have been shifted in.
+                    m.d.sync += [word.eq(Cat(word[width:], self.port.data)), part.eq(part + 1)]
+                    m.next = "ASK_WORD"
+                    with m.If(part == parts - 1):
+                        m.next = "GIVE"
+            with m.State("GIVE"):
+                m.d.comb += self.items.valid.eq(1)
+                with m.If(self.items.ready):
+                    m.d.sync += [index.eq(index + 1), part.eq(0)]
+                    m.next = "ASK_WORD"
+                    if per_word > 1:
+                        with m.If(index[:per_word.bit_length() - 1] != per_word - 1):
+                            m.next = "GIVE"
+                    with m.If(item.last | self.skip):
+                        m.d.comb += self.free.valid.eq(~answer.walk)
+                        m.next = "IDLE"
+        return m

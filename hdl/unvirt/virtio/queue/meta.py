@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reads of rings, descriptors and suppression state: contexts, pieces and their way back.
+
+    index, ring, flags --> class A contexts --+
+    descriptors        --> class B contexts --+--> pieces --> read engine --> buffer, done
+    walks              --> one per walker ----+                                  |
+    index answers, flags answers <--- small values -----------------------------+
+    ring lines, descriptor lines <--- contexts, read word by word through `LinePort`
+
+A context is a reservation: its 128-byte granule takes the answer, so completions never wait. Two classes keep a stage that waits for
+the other from closing a circle: what a class B answer needs is never a context.
+"""
+
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...pcie.dma import GRANULE_SIZE, ReadClientSignature
+from ...stream.fifo import Queue
+from ...stream.free_list import FreeList
+from ..contract import row_width
+from .lanes import LaneMemory
+
+__all__ = ["SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "LinePortSignature",
+           "MetaReader"]
+
+
+class SmallRead(data.StructLayout):
+    """A read of one 16-bit value, 2-byte aligned."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "address": 64, "fence": 1})
+
+
+class LineRead(data.StructLayout):
+    """A read of ``count`` consecutive entries that lie in one 128-byte line."""
+
+    def __init__(self, rows):
+        super().__init__({
+            "row": row_width(rows),
+            "address": 64,
+            "length": 8,                 # bytes, 2..128
+            "position": 16,              # of the first entry
+            "count": 7,                  # entries
+        })
+
+
+class WalkRead(data.StructLayout):
+    """A read of up to 128 bytes of a descriptor table for a walk, any alignment."""
+
+    def __init__(self, rows, walks):
+        super().__init__({
+            "walk": range(walks), "address": 64, "length": 8, "count": 4,
+        })
+
+
+class SmallAnswer(data.StructLayout):
+    """The value that a :class:`SmallRead` found."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "value": 16, "error": 1})
+
+
+class LineAnswer(data.StructLayout):
+    """A line has arrived; its bytes wait in the context's granule."""
+
+    def __init__(self, rows, contexts):
+        super().__init__({
+            "context": range(contexts),
+            "row": row_width(rows),
+            "position": 16,
+            "count": 7,
+            "walk": 1,                   # belongs to a walk: row, position are meaningless
+            "error": 1,
+        })
+
+
+def LinePortSignature(data_width, contexts):
+    """Reading of the granules, as the reader sees it.
+
+    ``valid`` with a context and a word number asks; when ``ready`` was high the word is in ``data`` in
+    the next cycle.
+    """
+    words = GRANULE_SIZE * 8 // data_width
+    return wiring.Signature({
+        "valid": Out(1),
+        "ready": In(1),
+        "context": Out(range(contexts)),
+        "word": Out(range(words)),
+        "data": In(data_width),
+    })
+
+
+class MetaReader(wiring.Component):
+    """Issues the engine's small reads and sorts their answers.
+
+    Requests are taken round robin, one per cycle, each when a context of its class is free. Answers come as
+    the completions do, in any order. At most half of the class B contexts serve one row (``line_room`` for
+    ``line_room_row``, combinational), so that reads which are never answered stop one queue only.
+
+    Parameters
+    ----------
+    data_width, rows, contexts : int
+        ``contexts`` is a power of two: a quarter each for walks and class A, half for class B.
+
+    Members
+    -------
+    index_reads, flag_reads, ring_reads, descriptor_reads, walk_reads : ``In(stream)``
+        Requests.
+    index_answers, flag_answers : ``Out(stream.Signature(SmallAnswer))``
+    ring_answers, line_answers : ``Out(stream.Signature(LineAnswer))``
+        ``line_answers`` are those of descriptors and walks.
+    ring_port, line_port : ``In(LinePortSignature)``
+        Access to the bytes of an answer, until its context is freed.
+    ring_free, line_free : ``In``
+        ``valid`` and ``context``: a ring or descriptor context goes back.
+    client : ``Out(ReadClientSignature)``
+        To the read engine.
+    at_rest : ``Out(1)``
+        All contexts of classes A and B are free.
+    """
+
+    def __init__(self, *, data_width, rows, contexts):
+        self._data_width = data_width
+        self._rows = rows
+        self._contexts = contexts
+        self._walks = contexts // 4
+        small, line = SmallAnswer(rows), LineAnswer(rows, contexts)
+        self._handle_width = (contexts - 1).bit_length()
+        self._buffer_width = (contexts * GRANULE_SIZE - 1).bit_length()
+        port = LinePortSignature(data_width, contexts)
+        free = wiring.Signature({"valid": Out(1), "context": Out(range(contexts))})
+        super().__init__({
+            "index_reads": In(stream.Signature(SmallRead(rows))),
+            "flag_reads": In(stream.Signature(SmallRead(rows))),
+            "ring_reads": In(stream.Signature(LineRead(rows))),
+            "descriptor_reads": In(stream.Signature(LineRead(rows))),
+            "walk_reads": In(stream.Signature(WalkRead(rows, self._walks))),
+            "index_answers": Out(stream.Signature(small)),
+            "flag_answers": Out(stream.Signature(small)),
+            "ring_answers": Out(stream.Signature(line)),
+            "line_answers": Out(stream.Signature(line)),
+            "ring_port": In(port),
+            "line_port": In(port),
+            "ring_free": In(free),
+            "line_free": In(free),
+            "line_room_row": In(row_width(rows)),
+            "line_room": Out(1),
+            "client": Out(ReadClientSignature(data_width, self._handle_width, self._buffer_width)),
+            "at_rest": Out(1),
+        })
+
+    @property
+    def walks(self):
+        """Number of walks (contexts 0 to ``walks - 1`` are theirs)."""
+        return self._walks
+
+    def elaborate(self, platform):
+        m = Module()
+        walks, first_b = self._walks, self._contexts // 2
+        m.submodules.class_a = class_a = FreeList(self._contexts // 4)
+        m.submodules.class_b = class_b = FreeList(self._contexts // 2)
+        m.submodules.buffer = buffer = LaneMemory(data_width=self._data_width,
+                                                  size=self._contexts * GRANULE_SIZE)
+        m.submodules.records = records = memory.Memory(
+            shape=data.StructLayout({"row": row_width(self._rows), "position": 16, "count": 7,
+                                     "kind": 2}),
+            depth=self._contexts, init=[])
+        connect(m, flipped(self.client.write), buffer.write)
+        m.d.comb += [
+            self.client.lookup_next.eq(self.client.lookup),
+            self.at_rest.eq((class_a.count == self._contexts // 4)
+                            & (class_b.count == self._contexts // 2)),
+        ]
+        self._elaborate_issue(m, class_a, class_b, records, walks, first_b)
+        self._elaborate_answers(m, class_a, class_b, records, walks, first_b)
+        self._elaborate_ports(m, buffer)
+        return m
+
+    # Kinds of class A contexts; class B and walk contexts are known by their number.
+    _INDEX, _FLAG, _RING = 0, 1, 2
+
+    def _elaborate_issue(self, m, class_a, class_b, records, walks, first_b):
+        """Pick a request round robin, take a context, hand the piece on."""
+        write = records.write_port()
+        piece = self.client.requests
+        # A slot for one piece, so that picking never depends on the engine's ready.
+        held = Signal(piece.payload.shape())
+        held_valid = Signal()
+        m.d.comb += [piece.payload.eq(held), piece.valid.eq(held_valid)]
+        free = Signal()
+        m.d.comb += free.eq(~held_valid | piece.ready)
+        with m.If(piece.ready):
+            m.d.sync += held_valid.eq(0)
+
+        requests = [self.index_reads, self.flag_reads, self.ring_reads, self.descriptor_reads,
+                    self.walk_reads]
+        can = Signal(5)
+        tail = Signal()          # the second part of a walk read that crosses a 128-byte line waits
+        tail_piece = Signal(piece.payload.shape())
+        a_ready, b_ready = class_a.alloc.valid, class_b.alloc.valid
+        m.d.comb += can.eq(Cat(self.index_reads.valid & a_ready, self.flag_reads.valid & a_ready,
+                               self.ring_reads.valid & a_ready,
+                               self.descriptor_reads.valid & b_ready, self.walk_reads.valid))
+        last = Signal(range(5))
+        pick = Signal(range(5))
+        picked = Signal()
+        with m.Switch(last):
+            for value in range(5):
+                with m.Case(value):
+                    # The nearest requester after `last` wins: later assignments override.
+                    for step in range(5, 0, -1):
+                        with m.If(can[(value + step) % 5]):
+                            m.d.comb += pick.eq((value + step) % 5)
+        m.d.comb += picked.eq(free & can.any() & ~tail)
+        self._more = more = Signal(walks)     # a second piece of this walk read is on its way
+
+        with m.If(free & tail):
+            m.d.sync += [held.eq(tail_piece), held_valid.eq(1), tail.eq(0)]
+        with m.If(picked):
+            m.d.sync += [last.eq(pick), held_valid.eq(1)]
+        context = Signal(range(self._contexts))
+        m.d.comb += write.addr.eq(context)
+        for number, request in enumerate(requests):
+            m.d.comb += request.ready.eq(picked & (pick == number))
+        with m.If(picked):
+            with m.Switch(pick):
+                for number in range(4):
+                    request = requests[number].payload
+                    with m.Case(number):
+                        small = number < 2
+                        m.d.comb += [
+                            context.eq((class_b.alloc.payload + first_b) if number == 3
+                                       else (class_a.alloc.payload + walks)),
+                            (class_b if number == 3 else class_a).alloc.ready.eq(1),
+                            write.en.eq(1),
+                            write.data.row.eq(request.row),
+                            write.data.kind.eq(number),
+                        ]
+                        if not small:
+                            m.d.comb += [write.data.position.eq(request.position),
+                                         write.data.count.eq(request.count)]
+                        m.d.sync += [
+                            held.address.eq(request.address),
+                            held.length.eq(2 if small else request.length),
+                            held.fence.eq(request.fence if small else 0),
+                            held.handle.eq(context),
+                            held.buffer.eq(context << 7),
+                        ]
+                with m.Case(4):
+                    request = self.walk_reads.payload
+                    line_left = Signal(8)
+                    split = Signal()
+                    m.d.comb += [
+                        line_left.eq(GRANULE_SIZE - request.address[:7]),
+                        split.eq(request.length > line_left),
+                        context.eq(request.walk),
+                        write.en.eq(1),
+                        write.data.count.eq(request.count),
+                    ]
+                    m.d.sync += [
+                        held.address.eq(request.address),
+                        held.length.eq(Mux(split, line_left, request.length)),
+                        held.fence.eq(0),
+                        held.handle.eq(request.walk),
+                        held.buffer.eq(request.walk << 7),
+                        tail.eq(split),
+                        tail_piece.address.eq(Cat(C(0, 7), (request.address[7:] + 1)[:57])),
+                        tail_piece.length.eq((request.length - line_left)[:8]),
+                        tail_piece.handle.eq(request.walk),
+                        tail_piece.buffer.eq((request.walk << 7) + line_left),
+                    ]
+                    with m.If(split):
+                        m.d.sync += more.eq(more | (1 << request.walk)[:walks])
+
+    def _elaborate_answers(self, m, class_a, class_b, records, walks, first_b):
+        """Sort finished contexts by kind; the FIFOs are as deep as their contexts."""
+        read = records.read_port(domain="comb")
+        handle = self.client.done_handle
+        more, failed = self._more, Signal(walks)
+        small = memory.Memory(shape=16, depth=self._contexts, init=[])
+        m.submodules.small = small
+        small_write = small.write_port()
+        lane_bits = (self._data_width // 8 - 1).bit_length()
+        word = self.client.write.address_low
+        granule_word_bits = 7 - lane_bits
+        m.d.comb += [
+            small_write.addr.eq(word >> granule_word_bits),
+            small_write.data.eq(self.client.write.data[:16]),
+            small_write.en.eq(self.client.write.enable[0] & self.client.write.enable[1]
+                              & ~self.client.write.high[0]
+                              & (word[:granule_word_bits] == 0)),
+            read.addr.eq(handle),
+        ]
+
+        is_walk, is_b = handle < walks, handle >= first_b
+        valid = self.client.done_valid
+        walk_number = handle[:max(1, (walks - 1).bit_length())]
+        first_half = is_walk & more.bit_select(walk_number, 1)
+        with m.If(valid & is_walk):
+            mask = (1 << walk_number)[:walks]
+            with m.If(first_half):
+                m.d.sync += more.eq(more & ~mask)
+                with m.If(self.client.done_error):
+                    m.d.sync += failed.eq(failed | mask)
+            with m.Else():
+                m.d.sync += failed.eq(failed & ~mask)
+
+        small_shape = data.StructLayout({"context": range(self._contexts), "error": 1})
+        record = read.data
+        kind_valid = [
+            (valid & ~is_walk & ~is_b & (record.kind == kind)) for kind in range(3)
+        ]
+        freed = []
+        for name, kind, answers in (("index", self._INDEX, self.index_answers),
+                                    ("flag", self._FLAG, self.flag_answers)):
+            m.submodules[f"{name}_queue"] = queue = Queue(small_shape, self._contexts // 4)
+            value_read = small.read_port(domain="comb")
+            record_read = records.read_port(domain="comb")
+            m.d.comb += [
+                queue.i.valid.eq(kind_valid[kind]),
+                queue.i.payload.context.eq(handle),
+                queue.i.payload.error.eq(self.client.done_error),
+                value_read.addr.eq(queue.o.payload.context),
+                record_read.addr.eq(queue.o.payload.context),
+                answers.payload.row.eq(record_read.data.row),
+                answers.payload.value.eq(value_read.data),
+                answers.payload.error.eq(queue.o.payload.error),
+            ]
+            freed.append((queue, answers))
+
+        # One context of class A goes back per cycle: ring first, then index, then flags.
+        index_queue, index_answers = freed[0]
+        flag_queue, flag_answers = freed[1]
+        m.d.comb += [
+            index_answers.valid.eq(index_queue.o.valid & ~self.ring_free.valid),
+            index_queue.o.ready.eq(index_answers.ready & ~self.ring_free.valid),
+        ]
+        index_goes = Signal()
+        m.d.comb += [
+            index_goes.eq(index_answers.valid & index_answers.ready),
+            flag_answers.valid.eq(flag_queue.o.valid & ~self.ring_free.valid
+                                  & ~index_queue.o.valid),
+            flag_queue.o.ready.eq(flag_answers.ready & ~self.ring_free.valid
+                                  & ~index_queue.o.valid),
+            class_a.free.valid.eq(self.ring_free.valid | index_goes
+                                  | (flag_answers.valid & flag_answers.ready)),
+            class_a.free.payload.eq(
+                Mux(self.ring_free.valid, self.ring_free.context,
+                    Mux(index_queue.o.valid, index_queue.o.payload.context,
+                        flag_queue.o.payload.context)) - walks),
+            class_b.free.valid.eq(self.line_free.valid),
+            class_b.free.payload.eq(self.line_free.context - first_b),
+        ]
+
+        line_shape = LineAnswer(self._rows, self._contexts)
+        m.submodules.ring_queue = ring_queue = Queue(line_shape, self._contexts // 4)
+        m.submodules.line_queue = line_queue = Queue(line_shape, self._contexts)
+        for queue, answers, arrives in (
+                (ring_queue, self.ring_answers, kind_valid[self._RING]),
+                (line_queue, self.line_answers, valid & (is_b | is_walk) & ~first_half)):
+            m.d.comb += [
+                queue.i.valid.eq(arrives),
+                queue.i.payload.context.eq(handle),
+                queue.i.payload.row.eq(record.row),
+                queue.i.payload.position.eq(record.position),
+                queue.i.payload.count.eq(record.count),
+                queue.i.payload.walk.eq(is_walk),
+                queue.i.payload.error.eq(self.client.done_error
+                                         | (is_walk & failed.bit_select(walk_number, 1))),
+            ]
+            connect(m, queue.o, flipped(answers))
+
+        self._elaborate_line_room(m, class_b)
+
+    def _elaborate_line_room(self, m, class_b):
+        """Count the class B contexts of a row; each remembers whose it is."""
+        total = self._contexts // 2
+        busy = Signal(total)
+        owners = Array(Signal(row_width(self._rows), name=f"owner{i}") for i in range(total))
+        taken = class_b.alloc.valid & class_b.alloc.ready
+        with m.If(taken):
+            m.d.sync += owners[class_b.alloc.payload].eq(self.descriptor_reads.payload.row)
+        set_mask = Mux(taken, 1 << class_b.alloc.payload, 0)[:total]
+        clear_mask = Mux(class_b.free.valid, 1 << class_b.free.payload, 0)[:total]
+        m.d.sync += busy.eq((busy & ~clear_mask) | set_mask)
+        mine = [busy[i] & (owners[i] == self.line_room_row) for i in range(total)]
+        m.d.comb += self.line_room.eq(sum(mine) < total // 2)
+
+    def _elaborate_ports(self, m, buffer):
+        """Two readers in turn; descriptors first when both ask, but never twice running."""
+        word_bits = len(self.ring_port.word)
+        ring_turn = Signal()
+        ring, line = self.ring_port, self.line_port
+        ring_wins = Signal()
+        m.d.comb += [
+            ring_wins.eq(ring.valid & (ring_turn | ~line.valid)),
+            ring.ready.eq(ring_wins),
+            line.ready.eq(~ring_wins),
+            buffer.read_word.eq(Mux(ring_wins, Cat(ring.word, ring.context)[:word_bits + 8],
+                                    Cat(line.word, line.context))),
+            ring.data.eq(buffer.read_data),
+            line.data.eq(buffer.read_data),
+        ]
+        m.d.sync += ring_turn.eq(line.valid & ~ring_wins)

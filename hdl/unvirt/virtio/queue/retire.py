@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The source service, second half: packets that are complete leave in the order of their queue."""
+
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...stream.flags import FlagTable
+from ..contract import row_width
+from .contract import ChainPortSignature, UsedElement
+from .rows import RowMemory, Sweep
+from .source import FetchCount, PacketInfo, SourceRow
+
+__all__ = ["SourcePacket", "FetchTracker", "SourceRetire"]
+
+
+class SourcePacket(data.StructLayout):
+    """A whole packet in the transmit buffer, or granules to be given back (``discard``)."""
+
+    def __init__(self, granules):
+        super().__init__({
+            "first": range(granules), "last": range(granules), "count": range(granules + 1),
+            "length": 14, "discard": 1,
+        })
+
+
+class FetchTracker(wiring.Component):
+    """Counts the pieces of each packet as they come back.
+
+    One piece per cycle. A packet is complete when all its pieces were issued and answered; then its row is kicked (never refused: the
+    scheduler's first input) and its flag set. Any piece in error marks the packet ``failed`` and is a violation.
+
+    Members
+    -------
+    done_valid, done_slot, done_error : ``In``
+        Pieces answered.
+    count_valid, count_slot, count : ``In``
+        Writes of :class:`FetchCount` by the issue stage.
+    complete_valid, complete_row : ``Out``
+    test_slot, test_complete, test_failed : ``In``/``Out``
+        Combinational.
+    clear_valid, clear_slot : ``In``
+        The packet of this slot was retired.
+    done_row, pieces_done : ``In``/``Out``
+        Pieces answered of a row, modulo 2**16 (synchronous).
+    """
+
+    def __init__(self, *, rows, slots):
+        self._rows = rows
+        self._slots = slots
+        super().__init__({
+            "done_valid": In(1),
+            "done_slot": In(range(slots)),
+            "done_error": In(1),
+            "count_valid": In(1),
+            "count_slot": In(range(slots)),
+            "count": In(FetchCount(rows)),
+            "complete_valid": Out(1),
+            "complete_row": Out(row_width(rows)),
+            "test_slot": In(range(slots)),
+            "test_complete": Out(1),
+            "test_failed": Out(1),
+            "clear_valid": In(1),
+            "clear_slot": In(range(slots)),
+            "done_row": In(row_width(rows)),
+            "pieces_done": Out(16),
+            "violation": Out(1),
+            "sweep": In(Sweep(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.complete = complete = FlagTable(self._slots, 1)
+        m.submodules.pieces = pieces = RowMemory(16, rows=self._rows, readers=2)
+        connect(m, flipped(self.sweep), pieces.sweep)
+        m.submodules.counts = counts = memory.Memory(shape=FetchCount(self._rows),
+                                                     depth=self._slots, init=[])
+        answered_shape = data.StructLayout({"count": 12, "failed": 1})
+        m.submodules.answered = answered = memory.Memory(shape=answered_shape, depth=self._slots,
+                                                         init=[])
+        count_write, count_read = counts.write_port(), counts.read_port(domain="comb")
+        write, read = answered.write_port(), answered.read_port(domain="comb")
+        test = answered.read_port(domain="comb")
+
+        swept = Signal(range(self._slots))
+        ready = Signal()
+        with m.If(~ready):
+            m.d.sync += [swept.eq(swept + 1), ready.eq(swept == self._slots - 1)]
+
+        record, before = count_read.data, read.data
+        finished = Signal()
+        m.d.comb += [
+            count_write.addr.eq(self.count_slot),
+            count_write.data.eq(self.count),
+            count_write.en.eq(self.count_valid),
+            count_read.addr.eq(self.done_slot),
+            read.addr.eq(self.done_slot),
+            finished.eq(record.all & (record.count == (before.count + 1)[:12])),
+            # The count goes back to zero with the last piece, ready for the slot's next packet;
+            # `failed` stays until then.
+            write.addr.eq(Mux(ready, self.done_slot, swept)),
+            write.data.count.eq(Mux(ready & ~finished, before.count + 1, 0)),
+            write.data.failed.eq(ready & (self.done_error
+                                          | (before.failed & (before.count != 0)))),
+            write.en.eq(self.done_valid | ~ready),
+            self.complete_valid.eq(self.done_valid & finished),
+            self.complete_row.eq(record.row),
+            complete.set_valid.eq(self.complete_valid),
+            complete.set_index.eq(self.done_slot),
+            complete.clear_valid.eq(self.clear_valid),
+            complete.clear_index.eq(self.clear_slot),
+            complete.test_index[0].eq(self.test_slot),
+            self.test_complete.eq(complete.test_value[0]),
+            test.addr.eq(self.test_slot),
+            self.test_failed.eq(test.data.failed),
+            self.violation.eq(self.done_valid & self.done_error),
+        ]
+
+        # Read, add, write in two cycles; the memory is transparent, so pieces of one row may follow each other.
+        pending = Signal()
+        m.d.sync += [pending.eq(self.done_valid), pieces.write_row.eq(record.row)]
+        m.d.comb += [
+            pieces.read_row[0].eq(record.row),
+            pieces.write_valid.eq(pending),
+            pieces.write_value.eq(pieces.read_value[0] + 1),
+            pieces.read_row[1].eq(self.done_row),
+            self.pieces_done.eq(pieces.read_value[1]),
+        ]
+        return m
+
+
+class SourceRetire(wiring.Component):
+    """Hands complete packets to the personality and their chains to the used ring, in queue order.
+
+    Four cycles a packet. A chain is used once its data was fetched completely, whether it is sent or dropped [DER-TX-02]. A
+    failed packet is given back unsent and unused: the function has stopped. While ``drain`` nothing is used; packets still go to
+    the personality, which discards them.
+
+    Members
+    -------
+    visits : ``In(stream.Signature(row))``
+    chains : ``Out(ChainPortSignature)``
+    issued_row, issued : ``Out``/``In``
+        State of the issue stage (synchronous).
+    retired_row, retired : ``In``/``Out`` arrays
+        State of this stage, for the issue stage and the available side (synchronous).
+    info_slot, info : ``Out``/``In``
+        Packet information (synchronous).
+    tracker_* :
+        To :class:`FetchTracker`.
+    packets : ``Out(stream.Signature(SourcePacket))``
+    used : ``Out(stream.Signature(UsedElement))``
+    """
+
+    def __init__(self, *, rows, slots, groups, granules):
+        self._rows = rows
+        self._slots = slots
+        self._granules = granules
+        width = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "visits": In(stream.Signature(width)),
+            "chains": Out(ChainPortSignature(rows, slots, groups)),
+            "issued_row": Out(width),
+            "issued": In(SourceRow),
+            "retired_row": In(width).array(2),
+            "retired": Out(SourceRow).array(2),
+            "info_slot": Out(range(slots)),
+            "info": In(PacketInfo(granules)),
+            "tracker_slot": Out(range(slots)),
+            "tracker_complete": In(1),
+            "tracker_failed": In(1),
+            "tracker_clear": Out(1),
+            "packets": Out(stream.Signature(SourcePacket(granules))),
+            "used": Out(stream.Signature(UsedElement(rows))),
+            "idle": Out(1),
+            "sweep": In(Sweep(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=3)
+        connect(m, flipped(self.sweep), state.sweep)
+        for index in range(2):
+            m.d.comb += [state.read_row[index + 1].eq(self.retired_row[index]),
+                         self.retired[index].eq(state.read_value[index + 1])]
+
+        row = Signal(row_width(self._rows))
+        now = Signal(SourceRow)
+        issued = Signal(16)
+        slot = Signal(range(self._slots))
+        position = Signal(16)
+        chains = self.chains
+        sent, given, released = Signal(), Signal(), Signal()
+        walked, discard = Signal(), Signal()
+
+        m.d.comb += [
+            state.read_row[0].eq(self.visits.payload),
+            self.issued_row.eq(self.visits.payload),
+            chains.order_row.eq(row),
+            chains.order_position.eq(position),
+            chains.chain_slot.eq(chains.slot),
+            chains.walked_slot.eq(slot),
+            self.info_slot.eq(chains.slot),
+            self.tracker_slot.eq(slot),
+            state.write_row.eq(row),
+            state.write_value.eq(now),
+        ]
+
+        # Outputs of the stages stay as they were presented in the lookup cycle.
+        chain = Signal(chains.chain.shape())
+        head = Signal(16)
+        info = Signal(self.info.shape())
+        packet, used, release = self.packets.payload, self.used.payload, chains.release.payload
+        m.d.comb += [
+            packet.first.eq(info.first), packet.last.eq(info.last), packet.count.eq(info.count),
+            packet.length.eq(info.length), packet.discard.eq(discard),
+            used.row.eq(row), used.head.eq(head),
+            release.slot.eq(slot), release.group.eq(chain.group),
+            release.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
+        ]
+
+        with m.FSM(name="source_retire"):
+            with m.State("IDLE"):
+                m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
+                m.d.sync += row.eq(self.visits.payload)
+                with m.If(self.visits.valid):
+                    m.next = "LOAD"
+            with m.State("LOAD"):
+                found = state.read_value[0]
+                m.d.comb += position.eq(found.position)
+                m.d.sync += [now.eq(found), issued.eq(self.issued.position)]
+                m.next = "SLOT"
+                with m.If(found.position == self.issued.position):
+                    m.next = "IDLE"
+            with m.State("SLOT"):
+                m.d.sync += slot.eq(chains.slot)
+                m.next = "TEST"
+            with m.State("TEST"):
+                m.d.sync += [
+                    chain.eq(chains.chain), head.eq(chains.head), info.eq(self.info),
+                    walked.eq(chains.walked), discard.eq(self.drain | self.tracker_failed),
+                    sent.eq(self.info.drop),
+                    # An unused chain of a stopped function: only its memory goes back.
+                    given.eq(self.drain | (~self.info.drop & self.tracker_failed)),
+                    released.eq(0),
+                ]
+                m.next = "GIVE"
+                with m.If(~self.info.drop & ~self.tracker_complete):
+                    m.next = "IDLE"
+            with m.State("GIVE"):
+                m.d.comb += [
+                    self.packets.valid.eq(~sent),
+                    self.used.valid.eq(~given),
+                    chains.release.valid.eq(~released),
+                ]
+                m.d.sync += [
+                    sent.eq(sent | self.packets.ready),
+                    given.eq(given | self.used.ready),
+                    released.eq(released | chains.release.ready),
+                ]
+                with m.If((sent | self.packets.ready) & (given | self.used.ready)
+                          & (released | chains.release.ready)):
+                    m.d.comb += self.tracker_clear.eq(~info.drop)
+                    m.d.sync += [now.position.eq(now.position + 1),
+                                 now.granules.eq(now.granules + info.count)]
+                    m.next = "STORE"
+            with m.State("STORE"):
+                m.d.comb += [state.write_valid.eq(1), position.eq(now.position)]
+                m.next = "SLOT"
+                with m.If(now.position == issued):
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Available ring entries become chains and reads of their descriptors [virtio 2.7.6].
+
+A line of ring entries is read head by head: each head gets a slot, runs of consecutive heads become one
+descriptor read.
+"""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...stream.fifo import Queue
+from ..contract import QueueConfigPort, row_width
+from .chains import ChainAdd
+from .meta import LineAnswer, LinePortSignature, LineRead
+
+__all__ = ["RingParser"]
+
+
+class RingParser(wiring.Component):
+    """Turns lines of available ring entries into chains and descriptor reads.
+
+    One head per cycle while the word lasts; a word costs two cycles, a line four, a descriptor read two. A descriptor read covers
+    consecutive heads within one 128-byte line of the table. When the row may not have more descriptor reads in flight, the
+    line goes to the tail and is taken up again at the head where it stopped. A head at or above the queue size is a violation [virtio 2.7.5].
+    While ``drain``, lines are given back unread.
+
+    Members
+    -------
+    answers : ``In(stream.Signature(LineAnswer))``
+    port, free : ``Out``
+        Bytes of a line, and its way back to the pool.
+    config : ``Out(QueueConfigPort)``
+    chains : ``Out(stream.Signature(ChainAdd))``
+    reads : ``Out(stream.Signature(LineRead))``
+        Descriptor reads.
+    room_row, room : ``Out`` / ``In``
+        Whether that row may have another descriptor read.
+    finished : ``Out(stream.Signature(row))``
+        All heads of the line are chains now.
+    unused : ``Out``
+        Number of reserved slots given back in this cycle.
+    violation : ``Out(1)``
+    """
+
+    def __init__(self, *, data_width, rows, contexts):
+        self._data_width = data_width
+        self._rows = rows
+        self._contexts = contexts
+        width = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "answers": In(stream.Signature(LineAnswer(rows, contexts))),
+            "port": Out(LinePortSignature(data_width, contexts)),
+            "free": Out(wiring.Signature({"valid": Out(1), "context": Out(range(contexts))})),
+            "config": Out(QueueConfigPort(rows)),
+            "chains": Out(stream.Signature(ChainAdd(rows))),
+            "reads": Out(stream.Signature(LineRead(rows))),
+            "room_row": Out(width),
+            "room": In(1),
+            "finished": Out(stream.Signature(width)),
+            "unused": Out(7),
+            "violation": Out(1),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        entries = self._data_width // 16
+        entry_bits = (entries - 1).bit_length()
+        job_shape = data.StructLayout({
+            "answer": LineAnswer(self._rows, self._contexts),
+            "start": 7,          # first entry to look at
+            "added": 7,          # entries before this one have a slot already
+        })
+        # One place more than there are ring contexts, so that a line can always go to the tail.
+        m.submodules.waiting = waiting = Queue(job_shape, max(2, self._contexts // 4))
+        job = Signal(job_shape)
+        answer = job.answer
+        index = Signal(7)
+        run_first = Signal(16)
+        run_start = Signal(7)
+        run_count = Signal(4)
+        word = Signal(self._data_width)
+
+        config = Signal.like(self.config.config)
+        head = Signal(16)
+        line_start = Signal()
+        extends = Signal()
+        m.d.comb += [
+            self.config.row.eq(answer.row),
+            config.eq(self.config.config),
+            self.room_row.eq(answer.row),
+            self.port.context.eq(answer.context),
+            self.port.word.eq(index >> entry_bits),
+            head.eq(word.word_select(index[:entry_bits], 16)),
+            # Descriptors are 16 bytes; the table is 16-byte aligned, a line has 128.
+            line_start.eq((config.desc[4:7] + head[:3])[:3] == 0),
+            extends.eq((run_count != 0) & (head == (run_first + run_count)[:16]) & ~line_start),
+            self.chains.payload.row.eq(answer.row),
+            self.chains.payload.position.eq(answer.position + index),
+            self.chains.payload.head.eq(head),
+            self.reads.payload.row.eq(answer.row),
+            self.reads.payload.address.eq(config.desc + (run_first << 4)),
+            self.reads.payload.length.eq(run_count << 4),
+            self.reads.payload.position.eq(answer.position + run_start),
+            self.reads.payload.count.eq(run_count),
+            self.finished.payload.eq(answer.row),
+            self.free.context.eq(answer.context),
+        ]
+
+        def retry(start):
+            """Send the line to the tail; entries before `index` keep their slots."""
+            m.d.comb += [
+                waiting.i.valid.eq(1),
+                waiting.i.payload.answer.eq(answer),
+                waiting.i.payload.start.eq(start),
+                waiting.i.payload.added.eq(index),
+            ]
+
+        with m.FSM(name="ring_parser"):
+            with m.State("IDLE"):
+                m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid)
+                # A new line first: an old one has waited for descriptor reads to come back anyway.
+                with m.If(self.answers.valid):
+                    m.d.comb += self.answers.ready.eq(1)
+                    m.d.sync += [job.answer.eq(self.answers.payload), job.start.eq(0),
+                                 job.added.eq(0)]
+                    m.next = "START"
+                with m.Elif(waiting.o.valid):
+                    m.d.comb += waiting.o.ready.eq(1)
+                    m.d.sync += job.eq(waiting.o.payload)
+                    m.next = "START"
+            with m.State("START"):
+                # The configuration row is read in this cycle.
+                m.d.sync += [index.eq(job.start), run_count.eq(0)]
+                with m.If(answer.error & ~self.drain):
+                    m.d.comb += self.violation.eq(1)
+                with m.If(answer.error | self.drain):
+                    m.next = "ABANDON"
+                with m.Else():
+                    m.next = "ASK_WORD"
+            with m.State("ASK_WORD"):
+                m.d.comb += self.port.valid.eq(1)
+                with m.If(self.port.ready):
+                    m.next = "TAKE_WORD"
+            with m.State("TAKE_WORD"):
+                m.d.sync += word.eq(self.port.data)
+                m.next = "HEADS"
+            with m.State("HEADS"):
+                with m.If(self.drain):
+                    m.next = "ABANDON"
+                with m.Elif(head >= config.size):
+                    m.d.comb += self.violation.eq(1)
+                    m.next = "ABANDON"
+                with m.Elif((run_count != 0) & ~extends):
+                    m.next = "READ_RUN"
+                with m.Else():
+                    known = index < job.added
+                    m.d.comb += self.chains.valid.eq(~known)
+                    with m.If(known | self.chains.ready):
+                        with m.If(run_count == 0):
+                            m.d.sync += [run_first.eq(head), run_start.eq(index)]
+                        m.d.sync += [run_count.eq(run_count + 1), index.eq(index + 1)]
+                        with m.If(index + 1 == answer.count):
+                            m.next = "READ_RUN"
+                        with m.Elif(index[:entry_bits] == entries - 1):
+                            m.next = "ASK_WORD"
+            with m.State("READ_RUN"):
+                # Descriptors are requested only now, after the index that exposed them [DER-ORD-03].
+                with m.If(self.drain):
+                    m.next = "ABANDON"
+                with m.Elif(~self.room):
+                    retry(run_start)
+                    with m.If(waiting.i.ready):
+                        m.next = "IDLE"
+                with m.Else():
+                    m.d.comb += self.reads.valid.eq(1)
+                    with m.If(self.reads.ready):
+                        m.d.sync += run_count.eq(0)
+                        with m.If(index == answer.count):
+                            m.next = "FINISH"
+                        with m.Elif(index[:entry_bits] == 0):
+                            m.next = "ASK_WORD"
+                        with m.Else():
+                            m.next = "HEADS"
+            with m.State("ABANDON"):
+                m.d.comb += self.unused.eq(answer.count - Mux(index > job.added, index, job.added))
+                m.next = "FINISH"
+            with m.State("FINISH"):
+                m.d.comb += self.finished.valid.eq(1)
+                with m.If(self.finished.ready):
+                    m.d.comb += self.free.valid.eq(1)
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A list of the virtqueue rows that want service, each at most once.
+
+    kicks ---> [queued?] ---> FIFO of row numbers ---> visits
+                  ^------------- cleared ----------------'
+"""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from ...stream.fifo import Queue
+from ...stream.flags import FlagTable
+from ..contract import row_width
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler(wiring.Component):
+    """Round robin of the rows that were kicked.
+
+    A kick of a row that already waits is merged with the first, one of a row being served queues it again; so a kick is never lost and
+    never doubled, and the FIFO, as deep as the rows, never overflows. A kick in the very cycle of the row's visit is merged with that visit:
+    whoever serves the visit looks at the state only afterwards.
+
+    Latency kick to visit: two cycles; one visit and one kick per cycle. Input 0 of ``kicks`` never waits
+    once ``ready`` is high; the others wait while a lower-numbered one is kicking. Rows kicked during the
+    sweep after reset are not accepted.
+
+    Parameters
+    ----------
+    rows : int
+        Number of rows, a power of two.
+    kicks : int
+        Number of kick inputs.
+
+    Members
+    -------
+    kicks : ``In(stream.Signature(row)).array(kicks)``
+        Rows that want service.
+    visits : ``Out(stream.Signature(row))``
+        Rows to serve, oldest first.
+    """
+
+    def __init__(self, *, rows, kicks):
+        self._rows = rows
+        self._kicks = kicks
+        width = row_width(rows)
+        super().__init__({
+            "kicks": In(stream.Signature(width)).array(kicks),
+            "visits": Out(stream.Signature(width)),
+        })
+
+    @property
+    def rows(self):
+        return self._rows
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queued = queued = FlagTable(self._rows, 1)
+        m.submodules.fifo = fifo = Queue(row_width(self._rows), self._rows)
+
+        row = Signal(row_width(self._rows))
+        kicked = Signal()
+        taken = Const(0)
+        for kick in self.kicks:
+            m.d.comb += kick.ready.eq(queued.ready & ~taken)
+            with m.If(kick.valid & queued.ready & ~taken):
+                m.d.comb += row.eq(kick.payload)
+            taken = taken | kick.valid
+        m.d.comb += kicked.eq(taken & queued.ready)
+
+        new = kicked & ~queued.test_value[0]
+        m.d.comb += [
+            queued.test_index[0].eq(row),
+            queued.set_index.eq(row),
+            queued.set_valid.eq(new),
+            fifo.i.payload.eq(row),
+            fifo.i.valid.eq(new),
+            self.visits.payload.eq(fifo.o.payload),
+            self.visits.valid.eq(fifo.o.valid),
+            fifo.o.ready.eq(self.visits.ready),
+            queued.clear_index.eq(fifo.o.payload),
+            queued.clear_valid.eq(fifo.o.valid & self.visits.ready),
+        ]
+        return m

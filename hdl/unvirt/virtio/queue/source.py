@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The source service, first half: reads of the packets that drivers made available.
+
+    ready rows --> scheduler --> SourceIssue --> pieces --> read engine --> transmit buffer
+                                     | info                     | done
+                                     v                          v
+                                 SourceRetire <-- complete -- FetchTracker
+
+See :mod:`unvirt.virtio.queue.retire` for the second half.
+"""
+
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...pcie.dma import GRANULE_SIZE, ReadPiece
+from ...stream.ring import wrap_sub
+from ..contract import row_width
+from .contract import LENGTH_WIDTH, ChainPortSignature
+from .rows import RowMemory, Sweep
+
+__all__ = ["SourceRow", "PacketInfo", "FetchCount", "SourceIssue"]
+
+
+class SourceRow(data.Struct):
+    """Progress of a row at one of the two stages."""
+
+    position: 16
+    granules: 16                # taken so far, modulo 2**16
+    pieces:   16                # read so far (issue stage only), modulo 2**16
+
+
+class PacketInfo(data.StructLayout):
+    """Where a packet lies in the transmit buffer; ``drop``: nowhere, it was not fetched."""
+
+    def __init__(self, granules):
+        super().__init__({
+            "first": range(granules), "last": range(granules), "count": range(granules + 1),
+            "length": LENGTH_WIDTH, "drop": 1,
+        })
+
+
+class FetchCount(data.StructLayout):
+    """How many pieces a packet was cut into so far; ``all``: there will be no more."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "count": 12, "all": 1})
+
+
+class SourceIssue(wiring.Component):
+    """Reserves buffer space for a whole packet and issues its reads.
+
+    A packet begins when its chain is walked and all of its granules are free; five cycles for one of a single short segment, and one more per
+    further piece or granule. Up to ``burst`` packets of a row in a visit, then the row goes to the tail. A row may not begin a packet while half
+    of the tags, or half of the buffer, serve its unfinished packets: reads that are never answered stop one row only. Packets that are too
+    short or too long are dropped: not fetched, but retired in order.
+
+    While ``drain`` every chain in the store is passed on as dropped.
+
+    Members
+    -------
+    visits, again : streams
+        From and to the scheduler.
+    chains : ``Out(ChainPortSignature)``
+    pieces : ``Out(stream.Signature(ReadPiece))``
+        ``handle`` is the chain slot.
+    pool_head, pool_count, pool_take :
+        The granule pool.
+    retired, pieces_done :
+        Per row (synchronous on ``progress_row``): state of the retire stage, pieces that came back.
+    info_*, count_* : ``Out``
+        Writes of :class:`PacketInfo` and :class:`FetchCount` by slot.
+    dropped : ``Out(stream.Signature(row))``
+        A dropped packet waits for retirement.
+    issued_row, issued : ``In``/``Out`` arrays
+        Position after the last packet begun (synchronous), for the retire stage and the walker.
+    stat_dropped : ``Out(1)``
+    """
+
+    def __init__(self, *, rows, slots, groups, granules, tags, handle_width, buffer_width,
+                 start_offset, shortest, longest, burst=8):
+        self._rows = rows
+        self._slots = slots
+        self._granules = granules
+        self._tags = tags
+        self._buffer_width = buffer_width
+        self._start = start_offset
+        self._shortest = shortest
+        self._longest = longest
+        self._burst = burst
+        width = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "max_read_request_size": In(3),
+            "visits": In(stream.Signature(width)),
+            "again": Out(stream.Signature(width)),
+            "chains": Out(ChainPortSignature(rows, slots, groups)),
+            "pieces": Out(stream.Signature(ReadPiece(handle_width, buffer_width))),
+            "pool_head": In(range(granules)),
+            "pool_count": In(range(granules + 1)),
+            "pool_take": Out(1),
+            "progress_row": Out(width),
+            "retired": In(SourceRow),
+            "pieces_done": In(16),
+            "info_valid": Out(1),
+            "info_slot": Out(range(slots)),
+            "info": Out(PacketInfo(granules)),
+            "count_valid": Out(1),
+            "count": Out(FetchCount(rows)),
+            "dropped": Out(stream.Signature(width)),
+            "issued_row": In(width).array(2),
+            "issued": Out(SourceRow).array(2),
+            "stat_dropped": Out(1),
+            "idle": Out(1),
+            "sweep": In(Sweep(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=3)
+        connect(m, flipped(self.sweep), state.sweep)
+        for index in range(2):
+            m.d.comb += [state.read_row[index + 1].eq(self.issued_row[index]),
+                         self.issued[index].eq(state.read_value[index + 1])]
+
+        row = Signal(row_width(self._rows))
+        now = Signal(SourceRow)
+        parsed = Signal(16)
+        slot = Signal(range(self._slots))
+        chain = Signal(self.chains.chain.shape())
+        held_granules, held_pieces = Signal(16), Signal(16)
+        retired, done = Signal(SourceRow), Signal(16)
+        need = Signal(range(self._granules + 2))
+        drop = Signal()
+        budget = Signal(range(self._burst + 1))
+        address, left = Signal(64), Signal(LENGTH_WIDTH)
+        granule, tail = Signal(range(self._granules)), Signal(range(self._granules))
+        offset = Signal(8)
+        segments_left = Signal(len(chain.segments))
+        segment_index = Signal(3)
+        group = Signal.like(chain.group)
+        count = Signal(12)
+        length = Signal(10)
+        advanced = Signal(3)
+        last_piece = Signal()
+
+        chains = self.chains
+        position = Signal(16)
+        m.d.comb += [
+            state.read_row[0].eq(self.visits.payload),
+            self.progress_row.eq(self.visits.payload),
+            chains.parsed_row.eq(self.visits.payload),
+            chains.order_row.eq(row),
+            chains.order_position.eq(position),
+            chains.walked_slot.eq(chains.slot),
+            chains.chain_slot.eq(chains.slot),
+            chains.segment_group.eq(group),
+            chains.segment_index.eq(segment_index),
+            chains.next_group_of.eq(group),
+            state.write_row.eq(row),
+            state.write_value.eq(now),
+            self.again.payload.eq(row),
+            self.dropped.payload.eq(row),
+            self.info_slot.eq(slot),
+            self.info.last.eq(tail),
+            self.info.count.eq(need),
+            self.info.length.eq(chain.readable),
+            self.info.drop.eq(drop),
+            self.count.row.eq(row),
+            self.count.count.eq(count + 1),
+            self.count.all.eq(last_piece),
+        ]
+        first = Signal(range(self._granules))
+        m.d.comb += self.info.first.eq(first)
+
+        # A piece ends at a block of the largest read allowed, which is at most 512 bytes.
+        block_left = Signal(10)
+        with m.Switch(self.max_read_request_size):
+            with m.Case(0):
+                m.d.comb += block_left.eq(128 - address[:7])
+            with m.Case(1):
+                m.d.comb += block_left.eq(256 - address[:8])
+            with m.Default():
+                m.d.comb += block_left.eq(512 - address[:9])
+        m.d.comb += [
+            length.eq(Mux(left < block_left, left, block_left)),
+            last_piece.eq((left == length) & (segments_left == 0)),
+            self.pieces.payload.address.eq(address),
+            self.pieces.payload.length.eq(length),
+            self.pieces.payload.handle.eq(slot),
+            self.pieces.payload.buffer.eq(Cat(offset[:7], granule)),
+        ]
+
+        with m.FSM(name="source_issue"):
+            with m.State("IDLE"):
+                m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
+                m.d.sync += [row.eq(self.visits.payload), budget.eq(self._burst - 1)]
+                with m.If(self.visits.valid):
+                    m.next = "LOAD"
+            with m.State("LOAD"):
+                found = state.read_value[0]
+                m.d.comb += position.eq(found.position)
+                m.d.sync += [
+                    now.eq(found), parsed.eq(chains.parsed),
+                    retired.eq(self.retired), done.eq(self.pieces_done),
+                ]
+                m.next = "SLOT"
+                with m.If(found.position == chains.parsed):
+                    m.next = "IDLE"
+            with m.State("SLOT"):
+                # The chain record of this slot is looked up in this cycle.
+                m.d.sync += [
+                    slot.eq(chains.slot),
+                    held_granules.eq(wrap_sub(now.granules, retired.granules)),
+                    held_pieces.eq(wrap_sub(now.pieces, done)),
+                ]
+                m.next = "CHAIN"
+                with m.If(~chains.walked & ~self.drain):
+                    m.next = "IDLE"
+            with m.State("CHAIN"):
+                size = chains.chain.readable
+                bad = (size < self._shortest) | (size > self._longest) | self.drain
+                m.d.sync += [
+                    chain.eq(chains.chain),
+                    drop.eq(bad),
+                    need.eq(Mux(bad, 0, (size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7)),
+                    address.eq(chains.chain.address),
+                    left.eq(Mux(chains.chain.single, size, 0)),
+                    segments_left.eq(Mux(chains.chain.single, 0,
+                                         chains.chain.readable_segments)),
+                    group.eq(chains.chain.group), segment_index.eq(0),
+                    offset.eq(self._start), count.eq(0), advanced.eq(0),
+                ]
+                m.next = "BEGIN"
+            with m.State("BEGIN"):
+                half = self._granules // 2
+                crowded = ((held_granules != 0) & (held_granules + need > half)) \
+                    | (held_pieces >= max(1, self._tags // 2))
+                m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head),
+                             first.eq(self.pool_head)]
+                with m.If(drop):
+                    m.d.comb += self.stat_dropped.eq(~self.drain)
+                    m.d.comb += self.info_valid.eq(1)
+                    m.d.sync += now.position.eq(now.position + 1)
+                    m.next = "STORE_DROPPED"
+                with m.Elif((need > self.pool_count) | crowded):
+                    m.next = "AGAIN"
+                with m.Else():
+                    m.d.comb += self.pool_take.eq(1)
+                    m.d.sync += [now.position.eq(now.position + 1),
+                                 now.granules.eq(now.granules + need)]
+                    m.next = "PIECE"
+                    with m.If(~chain.single):
+                        m.next = "SEGMENT"
+            with m.State("STORE_DROPPED"):
+                m.d.comb += state.write_valid.eq(1)
+                m.next = "DROPPED"
+            with m.State("DROPPED"):
+                m.d.comb += self.dropped.valid.eq(1)
+                with m.If(self.dropped.ready):
+                    m.next = "NEXT"
+
+            with m.State("SEGMENT"):
+                # The segment is looked up in this cycle.
+                m.next = "TAKE_SEGMENT"
+            with m.State("TAKE_SEGMENT"):
+                m.d.sync += [
+                    address.eq(chains.segment.address), left.eq(chains.segment.length),
+                    segments_left.eq(segments_left - 1), segment_index.eq(segment_index + 1),
+                ]
+                with m.If(segment_index == 7):
+                    m.d.sync += group.eq(chains.next_group)
+                m.next = "PIECE"
+            with m.State("PIECE"):
+                # Take the granules up to the last byte of the piece first, following the free list, whose links
+                # are the packet's links. So all is known when the piece goes: its answer may come at once.
+                end = Signal(10)
+                m.d.comb += [end.eq(offset + length - 1), state.write_valid.eq(1)]
+                with m.If(offset == GRANULE_SIZE):
+                    m.d.comb += self.pool_take.eq(1)
+                    m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), offset.eq(0)]
+                with m.Elif(advanced != end[7:]):
+                    m.d.comb += self.pool_take.eq(1)
+                    m.d.sync += [tail.eq(self.pool_head), advanced.eq(advanced + 1)]
+                with m.Else():
+                    m.d.comb += [
+                        self.pieces.valid.eq(1),
+                        self.count_valid.eq(self.pieces.ready),
+                        self.info_valid.eq(self.pieces.ready & last_piece),
+                    ]
+                    with m.If(self.pieces.ready):
+                        m.d.sync += [
+                            address.eq(address + length), left.eq(left - length),
+                            offset.eq(end[:7] + 1), granule.eq(tail), advanced.eq(0),
+                            count.eq(count + 1), now.pieces.eq(now.pieces + 1),
+                        ]
+                        with m.If(last_piece):
+                            m.next = "FINISH"
+                        with m.Elif(left == length):
+                            m.next = "SEGMENT"
+            with m.State("FINISH"):
+                m.d.comb += state.write_valid.eq(1)
+                m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.comb += position.eq(now.position)
+                m.d.sync += budget.eq(budget - 1)
+                m.next = "SLOT"
+                with m.If(now.position == parsed):
+                    m.next = "IDLE"
+                with m.Elif(budget == 0):
+                    m.next = "AGAIN"
+            with m.State("AGAIN"):
+                m.d.comb += self.again.valid.eq(1)
+                with m.If(self.again.ready):
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Walks descriptor chains and indirect tables [virtio 2.7.5] and records their segments.
+
+    items (heads) ----> single descriptor -----------------------------> chain store
+                  \\--> waiting (one list per kind of consumer) --> start
+    items (walks) ----> step: segment, next, indirect --> read on / finish / give up and wait again
+"""
+
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...stream.fifo import Queue
+from ..contract import QueueConfigPort, row_width
+from .chains import WalkerPortSignature
+from .contract import GROUP_SEGMENTS, LENGTH_WIDTH
+from .descriptors import Descriptor, DescriptorItem
+from .meta import WalkRead
+
+__all__ = ["Walker"]
+
+_LENGTH_MAX = (1 << LENGTH_WIDTH) - 1
+
+
+def _saturated(length):
+    """Cut a 32-bit length to LENGTH_WIDTH bits, saturating."""
+    return Mux(length[LENGTH_WIDTH:].any(), _LENGTH_MAX, length[:LENGTH_WIDTH])
+
+
+class Walker(wiring.Component):
+    """Completes chains: a single descriptor at once, longer ones by walking in one of several contexts.
+
+    A head with neither NEXT nor INDIRECT takes three cycles. Every other chain waits for a walk context, reads its table in lines of four
+    (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. At most
+    half of the contexts serve one row. Segment groups are shared half and half between source and sink rows; the last ``chain_groups`` of a
+    half are for chains at the head of their queue, and a walk that finds none gives its own back and starts again later: so chains that
+    wait for an earlier one of their queue can never hold what that one needs.
+
+    Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors, INDIRECT inside a table, with NEXT, not
+    negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20 - 1.
+
+    Members
+    -------
+    drain : ``In(1)``
+        Walks end at their next answer, waiting chains are forgotten.
+    indirect_enabled : ``In(1)``
+        VIRTIO_F_INDIRECT_DESC was negotiated.
+    items, skip : ``In``/``Out``
+        Descriptors; see :class:`~unvirt.virtio.queue.descriptors.DescriptorReader`.
+    reads : ``Out(stream.Signature(WalkRead))``
+    store : ``Out(WalkerPortSignature)``
+    give_back : ``Out(stream)``
+        Groups of a walk that gave up.
+    group_taken_sink, source_groups, sink_groups :
+        Accounting with the chain store.
+    head_row, head_position : ``Out``/``In``
+        Position of the oldest chain of a row that was not consumed (synchronous).
+    ready_rows : ``Out(stream.Signature(row))``
+        A chain of this source row became usable.
+    """
+
+    def __init__(self, *, rows, slots, window, groups, walks, contexts, max_chain, is_sink):
+        self._rows = rows
+        self._slots = slots
+        self._groups = groups
+        self._walks = walks
+        self._contexts = contexts
+        self._max_chain = max_chain
+        self._is_sink = is_sink
+        self._chain_groups = -(-max_chain // GROUP_SEGMENTS)
+        width = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "indirect_enabled": In(1),
+            "items": In(stream.Signature(DescriptorItem(rows, contexts))),
+            "skip": Out(1),
+            "config": Out(QueueConfigPort(rows)),
+            "reads": Out(stream.Signature(WalkRead(rows, walks))),
+            "store": Out(WalkerPortSignature(rows, window, slots, groups)),
+            "give_back": Out(stream.Signature(data.StructLayout({
+                "group": range(groups), "groups": range(groups + 1), "sink": 1}))),
+            "group_taken_sink": Out(1),
+            "source_groups": In(range(groups + 1)),
+            "sink_groups": In(range(groups + 1)),
+            "head_row": Out(width),
+            "head_position": In(16),
+            "ready_rows": Out(stream.Signature(width)),
+            "violation": Out(1),
+            "idle": Out(1),
+        })
+
+    def _state_shape(self):
+        return data.StructLayout({
+            "row": row_width(self._rows),
+            "position": 16,
+            "slot": range(self._slots),
+            "base": 64,                     # of the table being walked
+            "entries": 16,                  # descriptors in it
+            "index": 16,                    # of the descriptor at hand
+            "indirect": 1,
+            "count": range(self._max_chain + 2),
+            "segments": range(8 * self._groups + 1),
+            "readable_segments": range(8 * self._groups + 1),
+            "readable": LENGTH_WIDTH,
+            "writable": LENGTH_WIDTH,
+            "wrote": 1,
+            "group": range(self._groups),   # first
+            "tail": range(self._groups),    # last
+            "groups": range(self._groups + 1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        waiting_shape = data.StructLayout({
+            "row": row_width(self._rows), "position": 16, "slot": range(self._slots)})
+        queues = []
+        for name in ("source", "sink"):
+            m.submodules[f"waiting_{name}"] = queue = Queue(waiting_shape, self._slots)
+            queues.append(queue)
+        m.submodules.pending = pending = memory.Memory(
+            shape=Descriptor.as_shape().size, depth=self._slots, init=[])
+        pending_write, pending_read = pending.write_port(), pending.read_port()
+        m.submodules.walks = walks = memory.Memory(shape=self._state_shape(), depth=self._walks,
+                                                   init=[])
+        walk_write, walk_read = walks.write_port(), walks.read_port(domain="comb")
+
+        item, store, config = self.items.payload, self.store, self.config.config
+        desc = Signal(Descriptor)
+        state = Signal(self._state_shape())
+        walk = Signal(range(self._walks))
+        from_item = Signal()             # `desc` came from a line, not from the waiting list
+        busy = Signal(self._walks)
+        owners = [Signal(row_width(self._rows), name=f"owner{i}") for i in range(self._walks)]
+        turn = Signal()
+        start = Signal(waiting_shape)
+        sink_row = Signal()
+        group_free = Signal(range(self._groups + 1))
+        at_head = Signal()
+        length = _saturated(desc.length)
+
+        m.d.comb += [
+            sink_row.eq(self._is_sink(state.row)),
+            walk_read.addr.eq(item.context),
+            walk_write.addr.eq(walk),
+            walk_write.data.eq(state),
+            store.order_row.eq(item.row),
+            store.order_position.eq(item.position),
+            self.config.row.eq(state.row),
+            self.head_row.eq(state.row),
+            self.group_taken_sink.eq(sink_row),
+            group_free.eq(self._groups // 2 - Mux(sink_row, self.sink_groups, self.source_groups)),
+            self.ready_rows.payload.eq(state.row),
+            pending_write.addr.eq(store.slot),
+            pending_write.data.eq(item.descriptor),
+            pending_read.addr.eq(start.slot),
+            store.segment.address.eq(desc.address),
+            store.segment.length.eq(length),
+            store.segment_index.eq(state.segments[:3]),
+            store.link_group.eq(state.tail),
+            store.link_next.eq(store.groups.payload),
+            store.chain_slot.eq(state.slot),
+            self.give_back.payload.group.eq(state.group),
+            self.give_back.payload.groups.eq(state.groups),
+            self.give_back.payload.sink.eq(sink_row),
+        ]
+        for queue in queues:
+            m.d.comb += [queue.i.payload.row.eq(state.row),
+                         queue.i.payload.position.eq(state.position),
+                         queue.i.payload.slot.eq(state.slot)]
+
+        def wait_again():
+            """Put the chain on its waiting list; the list has a place for every slot."""
+            for queue, mine in zip(queues, (~sink_row, sink_row)):
+                m.d.comb += queue.i.valid.eq(mine)
+
+        def accept(skip):
+            m.d.comb += [self.items.ready.eq(from_item), self.skip.eq(skip)]
+
+        def record_chain(single):
+            m.d.comb += [
+                store.chain_valid.eq(1),
+                store.chain.single.eq(single),
+                store.chain.address.eq(desc.address),
+                store.chain.readable.eq(state.readable),
+                store.chain.writable.eq(state.writable),
+                store.chain.group.eq(state.group),
+                store.chain.groups.eq(state.groups),
+                store.chain.segments.eq(state.segments),
+                store.chain.readable_segments.eq(state.readable_segments),
+            ]
+
+        with m.FSM(name="walker"):
+            with m.State("IDLE"):
+                m.d.sync += [from_item.eq(self.items.valid), desc.eq(item.descriptor)]
+                with m.If(self.items.valid):
+                    m.d.sync += [walk.eq(item.context), state.eq(walk_read.data)]
+                    m.next = "STEP"
+                    with m.If(~item.walk):
+                        # The slot of this position is looked up in this cycle.
+                        m.d.sync += [state.row.eq(item.row), state.position.eq(item.position)]
+                        m.next = "HEAD"
+                with m.Elif(queues[0].o.valid | queues[1].o.valid):
+                    take_sink = queues[1].o.valid & (turn | ~queues[0].o.valid)
+                    m.d.sync += [start.eq(Mux(take_sink, queues[1].o.payload,
+                                              queues[0].o.payload)), turn.eq(~take_sink)]
+                    m.d.comb += [queues[1].o.ready.eq(take_sink),
+                                 queues[0].o.ready.eq(~take_sink)]
+                    m.next = "START"
+                with m.Else():
+                    m.d.comb += self.idle.eq(~busy.any())
+
+            with m.State("HEAD"):
+                flags = desc.flags
+                m.d.sync += [
+                    state.slot.eq(store.slot), state.groups.eq(0), state.segments.eq(0),
+                    state.readable_segments.eq(0),
+                    state.readable.eq(Mux(flags.write, 0, length)),
+                    state.writable.eq(Mux(flags.write, length, 0)),
+                ]
+                m.d.comb += pending_write.en.eq(1)
+                with m.If(self.drain):
+                    accept(skip=0)
+                    m.next = "IDLE"
+                with m.Elif(item.error | (sink_row & ~flags.write & ~flags.next & ~flags.indirect)):
+                    m.d.comb += self.violation.eq(1)
+                    accept(skip=0)
+                    m.next = "IDLE"
+                with m.Elif(flags.next | flags.indirect):
+                    m.next = "PUT_WAITING"
+                with m.Else():
+                    m.next = "SINGLE"
+
+            with m.State("SINGLE"):
+                record_chain(single=1)
+                accept(skip=0)
+                m.next = "ANNOUNCE"
+
+            with m.State("PUT_WAITING"):
+                wait_again()
+                accept(skip=0)
+                m.next = "IDLE"
+
+            with m.State("ANNOUNCE"):
+                m.d.comb += self.ready_rows.valid.eq(~sink_row)
+                with m.If(sink_row | self.ready_rows.ready):
+                    m.next = "IDLE"
+
+            with m.State("START"):
+                mine = sum((busy[i] & (owners[i] == start.row)) for i in range(self._walks))
+                m.d.sync += [
+                    state.eq(0),
+                    state.row.eq(start.row),
+                    state.position.eq(start.position),
+                    state.slot.eq(start.slot),
+                ]
+                for number in reversed(range(self._walks)):
+                    with m.If(~busy[number]):
+                        m.d.sync += walk.eq(number)
+                m.next = "LOAD"
+                with m.If(self.drain):
+                    m.next = "IDLE"
+                with m.Elif((mine >= max(1, self._walks // 2)) | busy.all()):
+                    m.next = "NOT_YET"
+            with m.State("NOT_YET"):
+                wait_again()
+                m.next = "IDLE"
+            with m.State("LOAD"):
+                m.d.sync += [desc.eq(pending_read.data),
+                             busy.eq(busy | (1 << walk)[:self._walks])]
+                with m.Switch(walk):
+                    for number, owner in enumerate(owners):
+                        with m.Case(number):
+                            m.d.sync += owner.eq(state.row)
+                m.next = "TABLE"
+            with m.State("TABLE"):
+                m.d.sync += [state.base.eq(config.desc), state.entries.eq(config.size)]
+                m.next = "STEP"
+
+            with m.State("STEP"):
+                flags = desc.flags
+                m.d.sync += [state.count.eq(state.count + 1),
+                             at_head.eq(self.head_position == state.position)]
+                table = desc.length[4:]
+                m.next = "SEGMENT"
+                with m.If(self.drain):
+                    m.next = "GIVE_BACK"
+                with m.Elif((from_item & item.error) | (state.count == self._max_chain)):
+                    m.next = "VIOLATE"
+                with m.Elif(flags.indirect):
+                    # A table stands alone: not in a table, not followed, whole entries [2.7.5.3].
+                    m.d.sync += [state.indirect.eq(1), state.base.eq(desc.address),
+                                 state.entries.eq(Mux(table[16:].any(), 0xFFFF, table[:16])),
+                                 state.index.eq(0)]
+                    m.next = "READ"
+                    with m.If(state.indirect | flags.next | ~self.indirect_enabled
+                              | desc.length[:4].any() | (table == 0)):
+                        m.next = "VIOLATE"
+                with m.Elif((~flags.write & state.wrote) | (~flags.write & sink_row)):
+                    m.next = "VIOLATE"
+                with m.Elif(desc.length == 0):
+                    m.next = "NEXT"
+
+            with m.State("SEGMENT"):
+                new_group = state.segments[:3] == 0
+                allowed = (group_free > self._chain_groups) | (at_head & (group_free != 0))
+                writes = desc.flags.write
+                stored = Signal()
+                m.d.comb += [
+                    stored.eq(~new_group | (allowed & store.groups.valid)),
+                    store.groups.ready.eq(new_group & allowed),
+                    store.segment_valid.eq(stored),
+                    store.segment_group.eq(Mux(new_group, store.groups.payload, state.tail)),
+                    store.link_valid.eq(stored & new_group & (state.groups != 0)),
+                ]
+                with m.If(stored):
+                    sums = Mux(writes, state.writable, state.readable) + length
+                    total = Mux(sums[LENGTH_WIDTH], _LENGTH_MAX, sums[:LENGTH_WIDTH])
+                    m.d.sync += [state.segments.eq(state.segments + 1),
+                                 state.wrote.eq(state.wrote | writes)]
+                    with m.If(writes):
+                        m.d.sync += state.writable.eq(total)
+                    with m.Else():
+                        m.d.sync += [state.readable.eq(total),
+                                     state.readable_segments.eq(state.readable_segments + 1)]
+                    with m.If(new_group):
+                        m.d.sync += [state.tail.eq(store.groups.payload),
+                                     state.groups.eq(state.groups + 1)]
+                        with m.If(state.groups == 0):
+                            m.d.sync += state.group.eq(store.groups.payload)
+                    m.next = "NEXT"
+                with m.Elif(~allowed):
+                    m.next = "RETREAT"
+
+            with m.State("NEXT"):
+                following = (state.index + 1)[:16]
+                m.d.sync += state.index.eq(desc.next)
+                with m.If(~desc.flags.next):
+                    m.next = "FINISH"
+                with m.Elif(desc.next >= state.entries):
+                    m.next = "VIOLATE"
+                with m.Elif(from_item & ~item.last & (desc.next == following)):
+                    m.next = "STORE"
+                with m.Else():
+                    m.next = "READ"
+            with m.State("STORE"):
+                m.d.comb += walk_write.en.eq(1)
+                accept(skip=0)
+                m.next = "IDLE"
+
+            with m.State("READ"):
+                left = state.entries - state.index
+                # A chain's neighbours in the table belong to it only perhaps; a table is all its own.
+                most = Mux(state.indirect, 8, 4)
+                count = Mux(left < most, left, most)
+                m.d.comb += [
+                    self.reads.valid.eq(1),
+                    self.reads.payload.walk.eq(walk),
+                    self.reads.payload.address.eq(state.base + (state.index << 4)),
+                    self.reads.payload.length.eq(count << 4),
+                    self.reads.payload.count.eq(count),
+                    walk_write.en.eq(1),
+                ]
+                with m.If(self.reads.ready):
+                    accept(skip=1)
+                    m.next = "IDLE"
+
+            with m.State("FINISH"):
+                record_chain(single=0)
+                m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                accept(skip=1)
+                m.next = "ANNOUNCE"
+
+            with m.State("RETREAT"):
+                # No group to be had: give back what the walk holds, begin again later.
+                m.d.comb += self.give_back.valid.eq(state.groups != 0)
+                with m.If((state.groups == 0) | self.give_back.ready):
+                    wait_again()
+                    m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                    accept(skip=1)
+                    m.next = "IDLE"
+            with m.State("VIOLATE"):
+                m.d.comb += self.violation.eq(1)
+                m.next = "GIVE_BACK"
+            with m.State("GIVE_BACK"):
+                m.d.comb += self.give_back.valid.eq(state.groups != 0)
+                with m.If((state.groups == 0) | self.give_back.ready):
+                    m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                    accept(skip=1)
+                    m.next = "IDLE"
+        return m
