@@ -42,10 +42,9 @@ class DeviceConfig:
     nonposted_depth: int = 16         # host reads that may wait; the credits advertised
     meta_tags: int = 16               # tags kept for index, ring and descriptor reads
     data_tags: int = 48               # tags kept for packet data
-    meta_contexts: int = 32           # reads of rings and descriptors in flight
+    meta_contexts: int = 64           # reads of rings and descriptors in flight, walks among them
     chain_slots: int = 128            # descriptor chains held at once
     queue_window: int = 64            # chains held per queue
-    walk_contexts: int = 16           # chains and tables being walked at once
     segment_groups: int = 64          # groups of eight segments for chains of several descriptors
     max_chain: int = 64               # descriptors per chain
     tx_buffer_size: int = 32768       # bytes
@@ -73,14 +72,13 @@ class DeviceConfig:
         if self.meta_tags + self.data_tags > 256:
             raise ValueError(f"Meta tags and data tags must sum to at most 256, not "
                              f"{self.meta_tags + self.data_tags}; lower one of them")
-        _check_power(self, "meta_contexts", 8, 128)
+        _check_power(self, "meta_contexts", 16, 128)
         _check_power(self, "chain_slots", 8, 1024)
         _check_power(self, "queue_window", 4, 512)
         if 2 * self.queue_window > self.chain_slots:
             raise ValueError(f"Queue window must be at most half of the chain slots "
                              f"({self.chain_slots}), not {self.queue_window!r}; one queue would "
                              f"starve the others")
-        _check_power(self, "walk_contexts", 2, 32)
         _check_power(self, "segment_groups", 16, 512)
         _check_range(self, "max_chain", 8, 8 * self.segment_groups // 2)
         _check_power(self, "tx_buffer_size", 16384, 1 << 20)
@@ -108,13 +106,13 @@ class DeviceConfig:
 
 
 PRESETS = {
-    "minimal": DeviceConfig(meta_tags=8, data_tags=24, meta_contexts=16, chain_slots=32,
-                            queue_window=16, walk_contexts=4, segment_groups=16, max_chain=64,
+    "minimal": DeviceConfig(meta_tags=8, data_tags=24, meta_contexts=32, chain_slots=32,
+                            queue_window=16, segment_groups=32, max_chain=32,
                             tx_buffer_size=16384, rx_buffer_size=16384, max_queue_size=256),
     "default": DeviceConfig(rows=8, queue_pairs=1),
     "wide": DeviceConfig(data_width=256, rows=8, meta_tags=32, data_tags=96, chain_slots=256,
                          queue_window=128, tx_buffer_size=65536, rx_buffer_size=65536),
-    "wide512": DeviceConfig(data_width=512, rows=8, meta_tags=48, data_tags=208, meta_contexts=64,
+    "wide512": DeviceConfig(data_width=512, rows=8, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, tx_buffer_size=131072,
                             rx_buffer_size=131072),
 }

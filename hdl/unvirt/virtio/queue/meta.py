@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Reads of rings, descriptors and suppression state: contexts, pieces and their way back.
 
-    index, ring, flags --> class A contexts --+
-    descriptors        --> class B contexts --+--> pieces --> read engine --> buffer, done
-    walks              --> one per walker ----+                                  |
+    index, flags, ring --> small pools ---+
+    descriptors        --> line pool -----+--> pieces --> read engine --> buffer, done
+    walks              --> one per walk --+                                  |
     index answers, flags answers <--- small values -----------------------------+
     ring lines, descriptor lines <--- contexts, read word by word through `LinePort`
 
-A context is a reservation: its 128-byte granule takes the answer, so completions never wait. Two classes keep a stage that waits for
-the other from closing a circle: what a class B answer needs is never a context.
+A context is a reservation: its 128-byte granule takes the answer, so completions never wait. Each kind has its own contexts, so that a
+stage waiting for one kind never keeps another from going on: what a descriptor answer needs is never a context.
 """
 
 from amaranth import *
@@ -94,14 +94,15 @@ def LinePortSignature(data_width, contexts):
 class MetaReader(wiring.Component):
     """Issues the engine's small reads and sorts their answers.
 
-    Requests are taken round robin, one per cycle, each when a context of its class is free. Answers come as
-    the completions do, in any order. At most half of the class B contexts serve one row (``line_room`` for
+    Requests are taken round robin, one per cycle, each when a context of its kind is free. Answers come as
+    the completions do, in any order. At most half of the descriptor contexts serve one row (``line_room`` for
     ``line_room_row``, combinational), so that reads which are never answered stop one queue only.
 
     Parameters
     ----------
     data_width, rows, contexts : int
-        ``contexts`` is a power of two: a quarter each for walks and class A, half for class B.
+        ``contexts`` is a power of two of at least 16: half for descriptors, a quarter for walks, an eighth for
+        indices, a sixteenth each for flags and ring entries.
 
     Members
     -------
@@ -117,7 +118,7 @@ class MetaReader(wiring.Component):
     client : ``Out(ReadClientSignature)``
         To the read engine.
     at_rest : ``Out(1)``
-        All contexts of classes A and B are free.
+        All contexts but those of walks are free.
     """
 
     def __init__(self, *, data_width, rows, contexts):
@@ -157,30 +158,29 @@ class MetaReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        walks, first_b = self._walks, self._contexts // 2
-        m.submodules.class_a = class_a = FreeList(self._contexts // 4)
-        m.submodules.class_b = class_b = FreeList(self._contexts // 2)
+        walks = self._walks
+        pools = []
+        first = [walks]
+        for name, share in (("index", 8), ("flag", 16), ("ring", 16), ("descriptor", 2)):
+            m.submodules[f"{name}_pool"] = pool = FreeList(self._contexts // share)
+            pools.append(pool)
+            first.append(first[-1] + self._contexts // share)
         m.submodules.buffer = buffer = LaneMemory(data_width=self._data_width,
                                                   size=self._contexts * GRANULE_SIZE)
         m.submodules.records = records = memory.Memory(
-            shape=data.StructLayout({"row": row_width(self._rows), "position": 16, "count": 7,
-                                     "kind": 2}),
+            shape=data.StructLayout({"row": row_width(self._rows), "position": 16, "count": 7}),
             depth=self._contexts, init=[])
         connect(m, flipped(self.client.write), buffer.write)
         m.d.comb += [
             self.client.lookup_next.eq(self.client.lookup),
-            self.at_rest.eq((class_a.count == self._contexts // 4)
-                            & (class_b.count == self._contexts // 2)),
+            self.at_rest.eq(Cat(pool.count == pool.depth for pool in pools).all()),
         ]
-        self._elaborate_issue(m, class_a, class_b, records, walks, first_b)
-        self._elaborate_answers(m, class_a, class_b, records, walks, first_b)
+        self._elaborate_issue(m, pools, first, records, walks)
+        self._elaborate_answers(m, pools, first, records, walks)
         self._elaborate_ports(m, buffer)
         return m
 
-    # Kinds of class A contexts; class B and walk contexts are known by their number.
-    _INDEX, _FLAG, _RING = 0, 1, 2
-
-    def _elaborate_issue(self, m, class_a, class_b, records, walks, first_b):
+    def _elaborate_issue(self, m, pools, first, records, walks):
         """Pick a request round robin, take a context, hand the piece on."""
         write = records.write_port()
         piece = self.client.requests
@@ -198,10 +198,9 @@ class MetaReader(wiring.Component):
         can = Signal(5)
         tail = Signal()          # the second part of a walk read that crosses a 128-byte line waits
         tail_piece = Signal(piece.payload.shape())
-        a_ready, b_ready = class_a.alloc.valid, class_b.alloc.valid
-        m.d.comb += can.eq(Cat(self.index_reads.valid & a_ready, self.flag_reads.valid & a_ready,
-                               self.ring_reads.valid & a_ready,
-                               self.descriptor_reads.valid & b_ready, self.walk_reads.valid))
+        m.d.comb += can.eq(Cat(*(request.valid & pool.alloc.valid
+                                 for request, pool in zip(requests, pools)),
+                               self.walk_reads.valid))
         last = Signal(range(5))
         pick = Signal(range(5))
         picked = Signal()
@@ -213,7 +212,10 @@ class MetaReader(wiring.Component):
                         with m.If(can[(value + step) % 5]):
                             m.d.comb += pick.eq((value + step) % 5)
         m.d.comb += picked.eq(free & can.any() & ~tail)
-        self._more = more = Signal(walks)     # a second piece of this walk read is on its way
+        # A second piece of these walk reads is on its way; issue sets, the first answer clears.
+        self._more = more = Signal(walks)
+        self._more_set, self._more_clear = Signal(walks), Signal(walks)
+        m.d.sync += more.eq((more & ~self._more_clear) | self._more_set)
 
         with m.If(free & tail):
             m.d.sync += [held.eq(tail_piece), held_valid.eq(1), tail.eq(0)]
@@ -230,12 +232,10 @@ class MetaReader(wiring.Component):
                     with m.Case(number):
                         small = number < 2
                         m.d.comb += [
-                            context.eq((class_b.alloc.payload + first_b) if number == 3
-                                       else (class_a.alloc.payload + walks)),
-                            (class_b if number == 3 else class_a).alloc.ready.eq(1),
+                            context.eq(pools[number].alloc.payload + first[number]),
+                            pools[number].alloc.ready.eq(1),
                             write.en.eq(1),
                             write.data.row.eq(request.row),
-                            write.data.kind.eq(number),
                         ]
                         if not small:
                             m.d.comb += [write.data.position.eq(request.position),
@@ -271,9 +271,9 @@ class MetaReader(wiring.Component):
                         tail_piece.buffer.eq((request.walk << 7) + line_left),
                     ]
                     with m.If(split):
-                        m.d.sync += more.eq(more | (1 << request.walk)[:walks])
+                        m.d.comb += self._more_set.eq((1 << request.walk)[:walks])
 
-    def _elaborate_answers(self, m, class_a, class_b, records, walks, first_b):
+    def _elaborate_answers(self, m, pools, first, records, walks):
         """Sort finished contexts by kind; the FIFOs are as deep as their contexts."""
         read = records.read_port(domain="comb")
         handle = self.client.done_handle
@@ -281,44 +281,40 @@ class MetaReader(wiring.Component):
         small = memory.Memory(shape=16, depth=self._contexts, init=[])
         m.submodules.small = small
         small_write = small.write_port()
-        lane_bits = (self._data_width // 8 - 1).bit_length()
         word = self.client.write.address_low
-        granule_word_bits = 7 - lane_bits
+        word_bits = len(self.ring_port.word)
         m.d.comb += [
-            small_write.addr.eq(word >> granule_word_bits),
+            small_write.addr.eq(word >> word_bits),
             small_write.data.eq(self.client.write.data[:16]),
             small_write.en.eq(self.client.write.enable[0] & self.client.write.enable[1]
-                              & ~self.client.write.high[0]
-                              & (word[:granule_word_bits] == 0)),
+                              & ~self.client.write.high[0] & (word[:word_bits] == 0)),
             read.addr.eq(handle),
         ]
 
-        is_walk, is_b = handle < walks, handle >= first_b
+        record = read.data
         valid = self.client.done_valid
+        is_walk = handle < walks
+        of_kind = [valid & (handle >= first[kind]) & (handle < first[kind + 1])
+                   for kind in range(4)]
         walk_number = handle[:max(1, (walks - 1).bit_length())]
         first_half = is_walk & more.bit_select(walk_number, 1)
         with m.If(valid & is_walk):
             mask = (1 << walk_number)[:walks]
             with m.If(first_half):
-                m.d.sync += more.eq(more & ~mask)
+                m.d.comb += self._more_clear.eq(mask)
                 with m.If(self.client.done_error):
                     m.d.sync += failed.eq(failed | mask)
             with m.Else():
                 m.d.sync += failed.eq(failed & ~mask)
 
         small_shape = data.StructLayout({"context": range(self._contexts), "error": 1})
-        record = read.data
-        kind_valid = [
-            (valid & ~is_walk & ~is_b & (record.kind == kind)) for kind in range(3)
-        ]
-        freed = []
-        for name, kind, answers in (("index", self._INDEX, self.index_answers),
-                                    ("flag", self._FLAG, self.flag_answers)):
-            m.submodules[f"{name}_queue"] = queue = Queue(small_shape, self._contexts // 4)
+        for name, kind, answers in (("index", 0, self.index_answers),
+                                    ("flag", 1, self.flag_answers)):
+            m.submodules[f"{name}_queue"] = queue = Queue(small_shape, pools[kind].depth)
             value_read = small.read_port(domain="comb")
             record_read = records.read_port(domain="comb")
             m.d.comb += [
-                queue.i.valid.eq(kind_valid[kind]),
+                queue.i.valid.eq(of_kind[kind]),
                 queue.i.payload.context.eq(handle),
                 queue.i.payload.error.eq(self.client.done_error),
                 value_read.addr.eq(queue.o.payload.context),
@@ -326,39 +322,23 @@ class MetaReader(wiring.Component):
                 answers.payload.row.eq(record_read.data.row),
                 answers.payload.value.eq(value_read.data),
                 answers.payload.error.eq(queue.o.payload.error),
+                answers.valid.eq(queue.o.valid),
+                queue.o.ready.eq(answers.ready),
+                pools[kind].free.valid.eq(answers.valid & answers.ready),
+                pools[kind].free.payload.eq(queue.o.payload.context - first[kind]),
             ]
-            freed.append((queue, answers))
-
-        # One context of class A goes back per cycle: ring first, then index, then flags.
-        index_queue, index_answers = freed[0]
-        flag_queue, flag_answers = freed[1]
-        m.d.comb += [
-            index_answers.valid.eq(index_queue.o.valid & ~self.ring_free.valid),
-            index_queue.o.ready.eq(index_answers.ready & ~self.ring_free.valid),
-        ]
-        index_goes = Signal()
-        m.d.comb += [
-            index_goes.eq(index_answers.valid & index_answers.ready),
-            flag_answers.valid.eq(flag_queue.o.valid & ~self.ring_free.valid
-                                  & ~index_queue.o.valid),
-            flag_queue.o.ready.eq(flag_answers.ready & ~self.ring_free.valid
-                                  & ~index_queue.o.valid),
-            class_a.free.valid.eq(self.ring_free.valid | index_goes
-                                  | (flag_answers.valid & flag_answers.ready)),
-            class_a.free.payload.eq(
-                Mux(self.ring_free.valid, self.ring_free.context,
-                    Mux(index_queue.o.valid, index_queue.o.payload.context,
-                        flag_queue.o.payload.context)) - walks),
-            class_b.free.valid.eq(self.line_free.valid),
-            class_b.free.payload.eq(self.line_free.context - first_b),
-        ]
+        for kind, free in ((2, self.ring_free), (3, self.line_free)):
+            m.d.comb += [
+                pools[kind].free.valid.eq(free.valid),
+                pools[kind].free.payload.eq(free.context - first[kind]),
+            ]
 
         line_shape = LineAnswer(self._rows, self._contexts)
-        m.submodules.ring_queue = ring_queue = Queue(line_shape, self._contexts // 4)
+        m.submodules.ring_queue = ring_queue = Queue(line_shape, pools[2].depth)
         m.submodules.line_queue = line_queue = Queue(line_shape, self._contexts)
         for queue, answers, arrives in (
-                (ring_queue, self.ring_answers, kind_valid[self._RING]),
-                (line_queue, self.line_answers, valid & (is_b | is_walk) & ~first_half)):
+                (ring_queue, self.ring_answers, of_kind[2]),
+                (line_queue, self.line_answers, of_kind[3] | (valid & is_walk & ~first_half))):
             m.d.comb += [
                 queue.i.valid.eq(arrives),
                 queue.i.payload.context.eq(handle),
@@ -371,21 +351,20 @@ class MetaReader(wiring.Component):
             ]
             connect(m, queue.o, flipped(answers))
 
-        self._elaborate_line_room(m, class_b)
+        self._elaborate_line_room(m, pools[3])
 
-    def _elaborate_line_room(self, m, class_b):
-        """Count the class B contexts of a row; each remembers whose it is."""
-        total = self._contexts // 2
-        busy = Signal(total)
-        owners = Array(Signal(row_width(self._rows), name=f"owner{i}") for i in range(total))
-        taken = class_b.alloc.valid & class_b.alloc.ready
+    def _elaborate_line_room(self, m, pool):
+        """Count the descriptor contexts of a row; each remembers whose it is."""
+        busy = Signal(pool.depth)
+        owners = Array(Signal(row_width(self._rows), name=f"owner{i}") for i in range(pool.depth))
+        taken = pool.alloc.valid & pool.alloc.ready
         with m.If(taken):
-            m.d.sync += owners[class_b.alloc.payload].eq(self.descriptor_reads.payload.row)
-        set_mask = Mux(taken, 1 << class_b.alloc.payload, 0)[:total]
-        clear_mask = Mux(class_b.free.valid, 1 << class_b.free.payload, 0)[:total]
+            m.d.sync += owners[pool.alloc.payload].eq(self.descriptor_reads.payload.row)
+        set_mask = Mux(taken, 1 << pool.alloc.payload, 0)[:pool.depth]
+        clear_mask = Mux(pool.free.valid, 1 << pool.free.payload, 0)[:pool.depth]
         m.d.sync += busy.eq((busy & ~clear_mask) | set_mask)
-        mine = [busy[i] & (owners[i] == self.line_room_row) for i in range(total)]
-        m.d.comb += self.line_room.eq(sum(mine) < total // 2)
+        mine = [busy[i] & (owners[i] == self.line_room_row) for i in range(pool.depth)]
+        m.d.comb += self.line_room.eq(sum(mine) < pool.depth // 2)
 
     def _elaborate_ports(self, m, buffer):
         """Two readers in turn; descriptors first when both ask, but never twice running."""

@@ -74,7 +74,7 @@ class RingParser(wiring.Component):
             "added": 7,          # entries before this one have a slot already
         })
         # One place more than there are ring contexts, so that a line can always go to the tail.
-        m.submodules.waiting = waiting = Queue(job_shape, max(2, self._contexts // 4))
+        m.submodules.waiting = waiting = Queue(job_shape, max(2, self._contexts // 16))
         job = Signal(job_shape)
         answer = job.answer
         index = Signal(7)

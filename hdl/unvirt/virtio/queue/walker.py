@@ -132,10 +132,11 @@ class Walker(wiring.Component):
         busy = Signal(self._walks)
         owners = [Signal(row_width(self._rows), name=f"owner{i}") for i in range(self._walks)]
         turn = Signal()
+        crowded = Signal()
+        active = Signal(range(self._walks + 1))
         start = Signal(waiting_shape)
         sink_row = Signal()
         group_free = Signal(range(self._groups + 1))
-        at_head = Signal()
         length = _saturated(desc.length)
 
         m.d.comb += [
@@ -246,7 +247,6 @@ class Walker(wiring.Component):
                     m.next = "IDLE"
 
             with m.State("START"):
-                mine = sum((busy[i] & (owners[i] == start.row)) for i in range(self._walks))
                 m.d.sync += [
                     state.eq(0),
                     state.row.eq(start.row),
@@ -256,10 +256,21 @@ class Walker(wiring.Component):
                 for number in reversed(range(self._walks)):
                     with m.If(~busy[number]):
                         m.d.sync += walk.eq(number)
+                m.next = "LOOK"
+            with m.State("LOOK"):
+                # The head position of this row is looked up in this cycle.
+                mine = sum((busy[i] & (owners[i] == state.row)) for i in range(self._walks))
+                m.d.sync += [crowded.eq(mine >= max(1, self._walks // 2)),
+                             active.eq(sum(busy[i] for i in range(self._walks)))]
+                m.next = "DECIDE"
+            with m.State("DECIDE"):
+                # Others than the head of a queue begin only if those under way leave them a group.
+                at_head = self.head_position == state.position
+                scarce = group_free <= self._chain_groups + active
                 m.next = "LOAD"
                 with m.If(self.drain):
                     m.next = "IDLE"
-                with m.Elif((mine >= max(1, self._walks // 2)) | busy.all()):
+                with m.Elif(busy.all() | (~at_head & (crowded | scarce))):
                     m.next = "NOT_YET"
             with m.State("NOT_YET"):
                 wait_again()
@@ -278,8 +289,8 @@ class Walker(wiring.Component):
 
             with m.State("STEP"):
                 flags = desc.flags
-                m.d.sync += [state.count.eq(state.count + 1),
-                             at_head.eq(self.head_position == state.position)]
+                # The head position of this row is looked up in this cycle.
+                m.d.sync += state.count.eq(state.count + 1)
                 table = desc.length[4:]
                 m.next = "SEGMENT"
                 with m.If(self.drain):
@@ -302,6 +313,7 @@ class Walker(wiring.Component):
 
             with m.State("SEGMENT"):
                 new_group = state.segments[:3] == 0
+                at_head = self.head_position == state.position
                 allowed = (group_free > self._chain_groups) | (at_head & (group_free != 0))
                 writes = desc.flags.write
                 stored = Signal()
