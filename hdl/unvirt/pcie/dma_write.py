@@ -52,7 +52,7 @@ class DmaWrite(wiring.Component):
     writes_accepted : ``Out(8)``
         Number of commands whose last beat was accepted, modulo 256.
     writes_numbered : ``Out(8)``
-        Number of commands whose last TLP has entered ``tx_posted`` with its first beat, or that were swallowed.
+        Number of commands that have entered ``tx_posted`` to the last beat, or were swallowed, modulo 256.
     posted_number : ``Out(8)``
         Number of the last TLP whose first beat entered ``tx_posted``.
     idle : ``Out(1)``

@@ -47,7 +47,7 @@ class WriteCutter(wiring.Component):
     max_payload_size, bus_master_enable : ``In``
         From the attachment.
     numbered : ``Out(1)``
-        Pulse: the last TLP of a command enters ``o`` with its first beat, or the command was swallowed.
+        Pulse: the last beat of a command's last TLP enters ``o``, or the command was swallowed.
     idle : ``Out(1)``
         Empty, and not within a command.
     """
@@ -125,8 +125,9 @@ class WriteCutter(wiring.Component):
         # Emit a beat, or swallow one.
         room, emit, swallow = Signal(), Signal(), Signal()
         o_valid = Signal()
-        o_ends = Signal()          # its TLP is the command's last
-        stop = starts & ~self.bus_master_enable
+        o_ends = Signal()          # it is the command's last beat
+        draining = Signal()        # the rest of a command is swallowed, whatever bus mastering does
+        stop = starts & (~self.bus_master_enable | draining)
         ended = Signal()
         m.d.comb += [
             self.o.valid.eq(o_valid),
@@ -137,7 +138,7 @@ class WriteCutter(wiring.Component):
             consume.eq((emit & need) | (swallow & ~source_done)),
             ended.eq(Mux(emit, tlp_last & Mux(starts, last_tlp, command.total == 0),
                          swallow & (source_done | beat.last))),
-            self.numbered.eq((self.o.valid & self.o.ready & self.o.payload.first & o_ends)
+            self.numbered.eq((self.o.valid & self.o.ready & o_ends)
                              | (swallow & ended)),
             self.idle.eq(~o_valid & ~beat_valid & ~active),
         ]
@@ -164,18 +165,18 @@ class WriteCutter(wiring.Component):
         with m.If(consume):
             m.d.sync += previous.eq(beat.data)
         with m.If(emit | swallow):
-            m.d.sync += active.eq(~ended)
+            m.d.sync += [active.eq(~ended), draining.eq(swallow & ~ended)]
             with m.If(ended):
                 m.d.sync += source_done.eq(0)
             with m.Elif(consume):
                 m.d.sync += source_done.eq(beat.last)
 
-        self._elaborate_output(m, now, starts, size, last_tlp, skip, shift_now, previous, beat.data,
+        self._elaborate_output(m, now, starts, size, ended, skip, shift_now, previous, beat.data,
                                room, emit, tlp_last, o_valid, o_ends)
         return m
 
-    def _elaborate_output(self, m, now, starts, size, last_tlp, skip, shift, previous, current, room,
-                          emit, tlp_last, o_valid, o_ends):
+    def _elaborate_output(self, m, now, starts, size, ends, skip, shift, previous, current, room, emit,
+                          tlp_last, o_valid, o_ends):
         """The realigner and the output register."""
         lanes = self._data_width // 8
         window = Cat(Mux(shift + lane >= lanes, previous.word_select(lane, 8),
@@ -197,5 +198,5 @@ class WriteCutter(wiring.Component):
                 payload.header.first_be.eq(first_be),
                 payload.header.last_be.eq(last_be),
                 payload.header.pasid.as_value().eq(0),
-                o_ends.eq(last_tlp),
+                o_ends.eq(ends),
             ]

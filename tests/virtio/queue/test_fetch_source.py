@@ -21,7 +21,8 @@ class Bench(Elaboratable):
     def __init__(self, config):
         self.config = config
         self.fetch = FetchSide(config, is_sink=lambda row: ~row[0])
-        self.source = SourceService(config, start_offset=packet_start(config.data_width),
+        self.source = SourceService(config, is_sink=lambda row: ~row[0],
+                                    start_offset=packet_start(config.data_width),
                                     shortest=NET_HEADER_SIZE + 14)
         self.transmit = Transmit(data_width=config.data_width, size=config.tx_buffer_size)
         self.drain = Signal()
@@ -221,3 +222,96 @@ def test_packets_arrive_in_queue_order(width, shapes):
         mine = [frame for frame in got if frame in frames]
         assert mine == frames
     assert len(got) == sum(len(frames) for frames in expected.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("mac_alive", [True, False])
+def test_everything_comes_home_when_drained(seed, mac_alive):
+    """Drained at a random moment, with the MAC dead or not, every slot, group, granule and context is back.
+
+    Covers: DER-RST-01
+    """
+    rng = seeded(f"drain {seed} {mac_alive}")
+    config = DeviceConfig(data_width=64, rows=4, queue_pairs=2)
+    bench = Bench(config)
+    memory = FakeMemory()
+    drivers = {row: FakeQueue(memory, 0x10_0000 * (row + 1), 64) for row in (0, 1, 3)}
+    pieces = []
+
+    async def configs(ctx):
+        while True:
+            rows = [ctx.get(port.row) for port in bench.fetch.configs]
+            await ctx.tick()
+            for port, row in zip(bench.fetch.configs, rows):
+                driver = drivers.get(row)
+                if driver:
+                    ctx.set(port.config, {"desc": driver.desc, "driver": driver.driver,
+                                          "device": driver.device, "size": driver.size,
+                                          "vector": 0, "enabled": 1})
+
+    async def drive(ctx):
+        ctx.set(bench.source.used.ready, 1)
+        ctx.set(bench.fetch.flags.ready, 1)
+        ctx.set(bench.transmit.mac.ready, mac_alive)
+        await ctx.tick().repeat(300)
+        for row, driver in drivers.items():
+            driver.free = list(range(64))
+            if row == 0:
+                # A sink row: buffers of one or two descriptors that stay in the store.
+                for number in range(0, 40, 2):
+                    driver.set_descriptor(number, 0x90_0000, 1500, WRITE | NEXT * (number % 4 == 0),
+                                          number + 1)
+                    driver.set_descriptor(number + 1, 0x91_0000, 64, WRITE)
+                heads = list(range(0, 40, 2))
+            else:
+                heads = [make_packet(rng, driver, memory, number + row * 40,
+                                     rng.choice(SHAPES["mixed"] + SHAPES["single"] * 4))[0]
+                         for number in range(4)]
+            driver.publish(heads)
+            ctx.set(bench.fetch.notifications.payload.row, row)
+            ctx.set(bench.fetch.notifications.valid, 1)
+            await ctx.tick().until(bench.fetch.notifications.ready)
+            ctx.set(bench.fetch.notifications.valid, 0)
+        await ctx.tick().repeat(rng.randrange(1, 500))
+        ctx.set(bench.drain, 1)
+        # Sink chains are the sink's to give back; this bench plays it.
+        sink = bench.fetch.sink
+        position = 0
+        for _ in range(3000):
+            ctx.set(sink.parsed_row, 0)
+            ctx.set(sink.order_row, 0)
+            ctx.set(sink.order_position, position)
+            await ctx.tick()
+            parsed, slot = ctx.get(sink.parsed), ctx.get(sink.slot)
+            if position != parsed:
+                ctx.set(sink.chain_slot, slot)
+                ctx.set(sink.walked_slot, slot)
+                await ctx.tick()
+                chain, walked = ctx.get(sink.chain), ctx.get(sink.walked)
+                groups = chain["groups"] if walked and not chain["single"] else 0
+                ctx.set(sink.release.payload, {"slot": slot, "group": chain["group"],
+                                               "groups": groups})
+                ctx.set(sink.release.valid, 1)
+                await ctx.tick().until(sink.release.ready)
+                ctx.set(sink.release.valid, 0)
+                position += 1
+            elif ctx.get(bench.fetch.at_rest) and ctx.get(bench.source.at_rest):
+                break
+        await ctx.tick().repeat(20)
+        count = len(pieces)
+        await ctx.tick().repeat(200)
+        assert ctx.get(bench.fetch.at_rest) and ctx.get(bench.source.at_rest), "something is held"
+        assert len(pieces) == count, "a read was issued after the engine had come to rest"
+
+    simulator = Simulator(bench)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(drive)
+    simulator.add_testbench(configs, background=True)
+    for client in (bench.fetch.client, bench.source.client):
+        def serve(client):
+            async def process(ctx):
+                await serve_reads(ctx, client, memory, data_width=64, rng=rng,
+                                  latency=(5, 60), pieces=pieces)
+            return process
+        simulator.add_testbench(serve(client), background=True)
+    simulator.run()

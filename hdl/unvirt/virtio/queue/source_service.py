@@ -44,8 +44,9 @@ class SourceService(wiring.Component):
     stat_dropped, violation, at_rest : ``Out(1)``
     """
 
-    def __init__(self, config, *, start_offset, shortest):
+    def __init__(self, config, *, is_sink, start_offset, shortest):
         self._config = config
+        self._is_sink = is_sink
         self._start = start_offset
         self._shortest = shortest
         rows, width = config.rows, row_width(config.rows)
@@ -105,11 +106,11 @@ class SourceService(wiring.Component):
         for block in (issue, retire):
             m.d.comb += block.drain.eq(self.drain)
 
-        # While draining every row is visited again and again, so that all chains come home.
+        # While draining every source row is visited again and again, so that all chains come home.
         drain_row = Signal(row_width(rows))
         m.d.sync += drain_row.eq(drain_row + 1)
         for scheduler in (issue_scheduler, retire_scheduler):
-            m.d.comb += [scheduler.kicks[2].valid.eq(self.drain & ~self.at_rest),
+            m.d.comb += [scheduler.kicks[2].valid.eq(self.drain & ~self._is_sink(drain_row)),
                          scheduler.kicks[2].payload.eq(drain_row)]
 
         connect(m, flipped(self.ready_rows), issue_scheduler.kicks[0])

@@ -377,10 +377,14 @@ class Walker(wiring.Component):
                     m.next = "IDLE"
 
             with m.State("FINISH"):
-                record_chain(single=0)
-                m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
-                accept(skip=1)
-                m.next = "ANNOUNCE"
+                # Who drains has perhaps given the slot back already, as one not walked.
+                with m.If(self.drain):
+                    m.next = "GIVE_BACK"
+                with m.Else():
+                    record_chain(single=0)
+                    m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                    accept(skip=1)
+                    m.next = "ANNOUNCE"
 
             with m.State("RETREAT"):
                 # No group to be had: give back what the walk holds, begin again later.
