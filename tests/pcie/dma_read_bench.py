@@ -70,7 +70,8 @@ class Piece:
                 "fence": self.fence, "handle": self.handle, "buffer": self.buffer[0]}
 
 
-def random_pieces(rng, order, bits, count, *, longest=512, fault=None, fence=0):
+def random_pieces(rng, order, bits, count, *, longest=512, fault=None, fence=0,
+                  functions=range(4)):
     """Pieces whose buffers lie one behind the other along the granule chain, with gaps."""
     at, result = rng.randrange(1 << bits), []
     for handle in range(count):
@@ -83,7 +84,7 @@ def random_pieces(rng, order, bits, count, *, longest=512, fault=None, fence=0):
         for k in range(at, at + length):
             where.append(order[(k >> 7) % len(order)] << 7 | k % 128)
         at += length
-        result.append(Piece(handle, address, length, where, rng.randrange(4),
+        result.append(Piece(handle, address, length, where, rng.choice(functions),
                             fault=fault(rng) if fault else "", fence=fence and rng.random() < fence))
     return result
 
@@ -166,8 +167,8 @@ class Host:
     def accept(self, beat, cycle):
         header = beat.header
         assert beat.first and beat.last and header.tag not in self.in_use, "tag used twice"
-        self.headers.append((header, cycle))
         client, piece = self.bench.piece_of(header)
+        self.headers.append((header, piece, cycle))
         piece.tag = header.tag
         self.in_use[header.tag] = piece
         dws, first_be, last_be = byte_enables(piece.address, piece.length)
@@ -276,27 +277,24 @@ class Bench:
         for name, count in (("meta", meta), ("data", data)):
             some = random_pieces(rng, self.harness.order[name], WIDTHS[name][1], count, fault=fault,
                                  longest=longest if name == "data" else min(longest, 128),
-                                 fence=fence if name == "meta" else 0)
+                                 fence=fence if name == "meta" else 0,
+                                 functions=range(4) if name == "meta" else range(4, 8))
             if pieces:
                 pieces(name, some)
             self.clients.append(Client(self.harness, name, some, rng, stall=stall[0]))
         self.host = Host(self, rng, stall=stall, **host)
-        self.signals = Counter(bus_master_enable=1, extended_tags=1)
+        self.signals = {"bus_master_enable": 1, "extended_tags": 1}
         self.hooks = []
         self.idle = 0
         self.stats = Counter()
 
     def piece_of(self, header):
         """Find whose request this is: the first one of a client that has not left yet."""
-        for client in self.clients:
-            low = self.config.meta_tags
-            for piece in client.order:
-                if piece.tag is None and not piece.done:
-                    if (piece.address & ~3, piece.function) == (header.address, header.function):
-                        client.order.remove(piece)
-                        return client, piece
-                    break
-        raise AssertionError(f"request for {header.address:#x} that nobody is to make now")
+        client = self.clients[header.function >= 4]
+        piece = next(p for p in client.order if not p.done)
+        assert (piece.address & ~3, piece.function) == (header.address, header.function)
+        client.order.remove(piece)
+        return client, piece
 
     def sample(self, ctx, cycle):
         self.idle = ctx.get(self.dut.idle)
