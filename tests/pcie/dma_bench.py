@@ -54,6 +54,7 @@ class Source:
         self.queue = []
         self.sent = []            # cycles
         self.shown = None
+        self.blocked = False
 
     def sample(self, ctx, cycle):
         if self.shown is not None and ctx.get(self.stream.ready):
@@ -61,7 +62,8 @@ class Source:
             self.shown = None
 
     def drive(self, ctx, cycle):
-        if self.shown is None and self.queue and not (self.stall and self.rng.random() < self.stall):
+        stalled = self.blocked or (self.stall and self.rng.random() < self.stall)
+        if self.shown is None and self.queue and not stalled:
             self.shown = self.queue.pop(0)
             ctx.set(self.stream.payload, self.shown)
         elif self.shown is None and self.idle:
@@ -76,6 +78,7 @@ class Sink:
         self.stream, self.accept, self.rng, self.stall = stream, accept, rng, stall
         self.held = None
         self.times = []
+        self.blocked = False
 
     def sample(self, ctx, cycle):
         valid, ready = ctx.get(self.stream.valid), ctx.get(self.stream.ready)
@@ -88,7 +91,8 @@ class Sink:
             self.accept(ctx.get(self.stream.payload), cycle)
 
     def drive(self, ctx, cycle):
-        ctx.set(self.stream.ready, not (self.stall and self.rng.random() < self.stall))
+        stalled = self.blocked or (self.stall and self.rng.random() < self.stall)
+        ctx.set(self.stream.ready, not stalled)
 
 
 def byte_enables(address, length):

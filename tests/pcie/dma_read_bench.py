@@ -130,13 +130,13 @@ class Client:
         self.source.drive(ctx, cycle)
 
     def check_guards(self):
-        """Nothing but the bytes of pieces has changed; and those hold what was read, or nothing."""
+        """Nothing but the bytes of pieces has changed; good ones hold what was read."""
         allowed = {}
         for piece in self.pieces.values():
             for at, byte in zip(piece.buffer, host_bytes(piece.address, piece.length), strict=True):
-                allowed[at] = byte
+                allowed[at] = None if piece.done and piece.done[0] else byte
         for at, (byte, before) in enumerate(zip(self.memory, self.guard, strict=True)):
-            assert byte == before or allowed.get(at) == byte, f"stray write at {at:#x}"
+            assert byte == before or allowed.get(at, -1) in (None, byte), f"stray write at {at:#x}"
 
 
 class Host:
@@ -156,7 +156,7 @@ class Host:
         self.busy = True
         self.headers = []
         self.hold = False               # answers nothing
-        self.always_ready = True
+        self.paused = 0                 # cycle in which completions were last held up
 
     def rubbish(self):
         header = {"tag": self.rng.getrandbits(10), "byte_count": self.rng.getrandbits(12),
@@ -224,8 +224,9 @@ class Host:
 
     def sample(self, ctx, cycle):
         dut = self.bench.harness.dut
-        if self.always_ready:
-            assert ctx.get(dut.rx_completions.ready)
+        if not ctx.get(dut.rx_completions.ready):
+            assert cycle - self.paused > 1000, "not ready, but for the sweep"
+            self.paused = cycle
         self.sink.sample(ctx, cycle)
         showed = self.source.shown is not None
         self.source.sample(ctx, cycle)

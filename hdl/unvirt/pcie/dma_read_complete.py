@@ -57,7 +57,7 @@ class ReadCompleter(wiring.Component):
     * Error status: the read ends in an error, its tag is free.
     * Poisoned: the read ends in an error with its last completion.
     * Byte count, lower address or length contradict the request: the read ends in an error at once; the tag is
-      quarantined unless the completion says that it is the last.
+      kept until the completion that says it is the last, or until ``timeout``.
     * Unknown tag or function: dropped and counted.
     * No end within ``timeout`` to 8/7 ``timeout`` cycles: error, quarantine.
     * ``link_reset``: completions are ignored; every read that has left ends in an error, quarantined tags are freed.
@@ -198,9 +198,11 @@ class ReadCompleter(wiring.Component):
             quarantine.set_index.eq(tag),
             quarantine.clear_index.eq(tag),
         ]
+        # In use and in quarantine: a contradiction was reported, more completions may come. In quarantine
+        # and not in use: timed out.
         used, held = Signal(), Signal()
         m.d.comb += [
-            used.eq(in_use.test_value[0] & stage.known),
+            used.eq(in_use.test_value[0] & ~quarantine.test_value[0] & stage.known),
             held.eq(quarantine.test_value[0] & stage.known),
         ]
         progress = Signal(_Progress(self._buffer_width))
@@ -230,8 +232,9 @@ class ReadCompleter(wiring.Component):
         m.d.sync += self.write_client.eq(record.client)
 
         # The last beat, or a visit of the sweep, changes the tag's state.
-        last, short, expired, ends, error, release, to_quarantine = (Signal(name=name) for name in (
-            "last", "short", "expired", "ends", "error", "release", "to_quarantine"))
+        last, short, expired, ends, error, release, contradicted, to_quarantine = (
+            Signal(name=name) for name in ("last", "short", "expired", "ends", "error", "release",
+                                           "contradicted", "to_quarantine"))
         presented = self.presented_valid & (self.presented_tag == tag)
         m.d.comb += [
             last.eq(valid & payload.last),
@@ -242,7 +245,8 @@ class ReadCompleter(wiring.Component):
             m.d.comb += [
                 ends.eq(expired),
                 error.eq(1),
-                release.eq(flush & (expired | held)),
+                release.eq((flush & (expired | held))
+                           | (held & in_use.test_value[0] & stage.expired)),
                 to_quarantine.eq(expired & ~flush),
             ]
         with m.Elif(last):
@@ -250,10 +254,11 @@ class ReadCompleter(wiring.Component):
                 ends.eq(verdict.ends | short),
                 error.eq(verdict.error | short),
                 release.eq(verdict.last_one & (ends | verdict.retire)),
-                to_quarantine.eq(ends & ~verdict.last_one),
+                contradicted.eq(ends & ~verdict.last_one),
+                to_quarantine.eq(contradicted),
             ]
         m.d.comb += [
-            in_use.clear_valid.eq(ends),
+            in_use.clear_valid.eq((ends & ~contradicted) | release),
             quarantine.set_valid.eq(to_quarantine),
             quarantine.clear_valid.eq(release & held),
             begun.set_valid.eq(last & verdict.place & ~ends),
