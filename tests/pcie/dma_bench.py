@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Drivers and reference models for the tests of the DMA engines.
 
-All of a bench runs in one loop that is called once per cycle: it sees the signals as they are just before the clock
-edge, and what it sets takes effect behind the edge.
+All of a bench runs in one loop that is called once per cycle: it sees the signals as they are just
+before the clock edge, and what it sets takes effect behind the edge.
 """
 
 from amaranth.back import rtlil
@@ -12,10 +12,10 @@ __all__ = ["run_cycles", "Source", "Sink", "byte_enables"]
 
 
 def run_cycles(dut, agents, done, *, cycles=20000, after=0):
-    """Clock ``dut`` until ``done()``, then ``after`` cycles more; agents are asked in order each cycle.
+    """Clock ``dut`` until ``done()``, then ``after`` cycles more; agents are asked in order.
 
-    Returns the number of cycles until ``done()``. Each agent is called with ``(ctx, cycle)`` after the edge;
-    agents with a method ``sample`` get it before the edge.
+    Returns the number of cycles until ``done()``. Each agent is called with ``(ctx, cycle)`` after
+    the edge; agents with a method ``sample`` get it before the edge.
     """
     # Finds combinational loops, which would hang the simulator.
     rtlil.convert(dut, ports=None if hasattr(dut, "signature") else ())

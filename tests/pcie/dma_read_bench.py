@@ -28,9 +28,9 @@ class Harness(Elaboratable):
     """The engine with the clients' granule tables, which answer combinationally."""
 
     def __init__(self, config, rng):
-        self.dut = DmaRead(config, **{f"{name}_{what}_width": bits
-                                      for name, pair in WIDTHS.items()
-                                      for what, bits in zip(("handle", "buffer"), pair, strict=True)})
+        self.dut = DmaRead(config, **{
+            f"{name}_{what}_width": bits for name, pair in WIDTHS.items()
+            for what, bits in zip(("handle", "buffer"), pair, strict=True)})
         self.order, self.init = {}, {}
         for name, (_, bits) in WIDTHS.items():
             order = list(range(1 << bits - 7))
@@ -85,7 +85,8 @@ def random_pieces(rng, order, bits, count, *, longest=512, fault=None, fence=0,
             where.append(order[(k >> 7) % len(order)] << 7 | k % 128)
         at += length
         result.append(Piece(handle, address, length, where, rng.choice(functions),
-                            fault=fault(rng) if fault else "", fence=fence and rng.random() < fence))
+                            fault=fault(rng) if fault else "",
+                            fence=fence and rng.random() < fence))
     return result
 
 
@@ -172,8 +173,8 @@ class Host:
         piece.tag = header.tag
         self.in_use[header.tag] = piece
         dws, first_be, last_be = byte_enables(piece.address, piece.length)
-        assert (header.function, header.address, header.length, header.first_be, header.last_be) == (
-            piece.function, piece.address & ~3, dws, first_be, last_be)
+        assert (header.function, header.address) == (piece.function, piece.address & ~3)
+        assert (header.length, header.first_be, header.last_be) == (dws, first_be, last_be)
         assert not header.pasid.valid
         self.answer(piece, cycle)
 
@@ -204,7 +205,8 @@ class Host:
         index = rng.randrange(len(parts))
         header, data = parts[index]
         if fault == "error":
-            status = rng.choice([CompletionStatus.UNSUPPORTED_REQUEST, CompletionStatus.COMPLETER_ABORT,
+            status = rng.choice([CompletionStatus.UNSUPPORTED_REQUEST,
+                                 CompletionStatus.COMPLETER_ABORT,
                                  CompletionStatus.CONFIGURATION_RETRY])
             return parts[:index] + [[header | {"status": status, "length": 0}, b""]]
         if fault == "poisoned":
@@ -246,7 +248,8 @@ class Host:
                 tag = self.rng.choice(due) if self.reorder else due[0]
                 _, header, data = self.queues[tag].pop(0)
                 piece = self.in_use.get(tag)
-                # A lost request keeps its tag for good; others give it back with the last completion.
+                # A lost request keeps its tag for good; others give it back with the last
+                # completion.
                 self.sending = (tag, piece is None or piece.fault not in ("lost", "function"))
                 self.send(header, data)
         self.source.drive(ctx, cycle)

@@ -20,11 +20,12 @@ def test_random(width, data, stall):
 @pytest.mark.parametrize("rcb", [64, 128])
 @pytest.mark.parametrize("width", [32, 64, 256, 512])
 def test_edges(width, rcb):
-    """Alignments of source and buffer, lengths around DWs, beats, granules; one granule to the next."""
+    """Alignments of source and buffer, lengths around DWs, beats and granules."""
     lanes = width // 8
 
     def pieces(name, some):
-        lengths = [1, 2, 3, 4, 5, lanes - 1, lanes, lanes + 1, 63, 64, 65, 127, 128, 129, 255, 511, 512]
+        lengths = [1, 2, 3, 4, 5, lanes - 1, lanes, lanes + 1, 63, 64, 65, 127,
+                   128, 129, 255, 511, 512]
         for n, piece in enumerate(some):
             limit = piece.length if name == "meta" else len(piece.buffer)
             piece.length = min(lengths[n % len(lengths)], limit)
@@ -62,7 +63,7 @@ def bench_of(width, length, *, offset=0, shift=0, **options):
 
 
 def test_request_rate_and_latency():
-    """One request per cycle from both clients together and from one alone; the first after one cycle."""
+    """One request per cycle from both clients together and from one; the first after one cycle."""
     for meta, data in ((16, 32), (0, 40)):
         bench = bench_of(64, 32, meta=meta, data=data, delay=0)
         bench.host.hold = True
@@ -105,8 +106,8 @@ def test_completion_rate(width, length, offset, shift, rcb):
     assert last == sent[-1] + 3
 
 
-@pytest.mark.parametrize("tags, extended", [((16, 48), 0), ((16, 48), 1), ((8, 24), 0), ((4, 28), 1),
-                                            ((40, 60), 0)])
+@pytest.mark.parametrize("tags, extended", [((16, 48), 0), ((16, 48), 1), ((8, 24), 0),
+                                            ((4, 28), 1), ((40, 60), 0)])
 def test_tags(tags, extended):
     """Each client's tags are its own; without extended tags none is above 31."""
     bench = Bench(64, meta=60, data=100, tags=tags, longest=64, seed=f"{tags} {extended}")
@@ -142,7 +143,7 @@ def test_floor():
 
 
 def test_fences():
-    """A fenced read waits for the writes accepted before it, carries their number, and delays only its client."""
+    """A fenced read waits for the writes accepted before and carries their number; others pass."""
     bench = Bench(64, meta=30, data=80, longest=32, fence=0.5, seed=3, delay=4)
     rng = bench.rng
     state = {"accepted": 250, "numbered": 250, "posted": 249, "done": 245}

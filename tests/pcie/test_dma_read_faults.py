@@ -98,8 +98,8 @@ def test_unknown_tags():
 @pytest.mark.parametrize("timeout", [64, 700])
 def test_timeout(timeout):
     """Unanswered reads end in an error in time; their tags stay away."""
-    bench = Bench(64, meta=10, data=30, seed=timeout, fault=mixed("lost", rate=0.3), timeout=timeout,
-                  delay=3, rcb=128)
+    bench = Bench(64, meta=10, data=30, seed=timeout, fault=mixed("lost", rate=0.3),
+                  timeout=timeout, delay=3, rcb=128)
     bench.run()
     check_errors(bench, ("lost",))
     lost = {p.tag: p for p in bench.pieces() if p.fault}
@@ -128,7 +128,7 @@ def test_late_completions():
     host, answered = bench.host, []
 
     def hook(ctx, cycle):
-        for tag, piece in list(host.in_use.items()):
+        for piece in list(host.in_use.values()):
             if piece.done and not piece.late:
                 piece.late, piece.fault = True, ""
                 answered.append(piece)
@@ -189,7 +189,7 @@ def test_bus_master_off_beats_fence():
 @pytest.mark.parametrize("width", [64, 512])
 @pytest.mark.parametrize("seed", range(4))
 def test_link_reset(seed, width):
-    """Reads under way end in errors, quarantined tags are free again, a cut completion does no harm."""
+    """Reads under way end in errors, quarantined tags are free again."""
     bench = Bench(width, meta=50, data=70, seed=seed, tags=(4, 8), timeout=300, delay=30,
                   fault=mixed("lost", rate=0.15), stall=(0.3, 0.2))
     host = bench.host
@@ -234,7 +234,7 @@ def test_link_reset_spares_presented():
         bench.signals["link_reset"] = 100 <= cycle < 130
         client = bench.clients[0]
         if cycle == 0:
-            hook.later, client.source.queue = client.source.queue, []    # the first is shown already
+            hook.later, client.source.queue = client.source.queue, []    # one is shown already
         if cycle == 250:
             assert client.missing == 4
             client.source.queue = hook.later

@@ -50,7 +50,7 @@ class Bench:
         self.width, self.mps, self.commands = width, mps, commands
         self.dut = DmaWrite(DeviceConfig(data_width=width), ports)
         self.sources = [Source(port, rng=self.rng, stall=stall[0]) for port in self.dut.commands]
-        self.waiting = [[] for _ in range(ports)]     # commands of a port that are still to be accepted
+        self.waiting = [[] for _ in range(ports)]      # not accepted yet
         for command in commands:
             self.sources[command.port].queue += list(beats(command, width, self.rng))
             self.waiting[command.port].append(command)
@@ -124,7 +124,8 @@ def random_commands(rng, ports, count, limit):
     for _ in range(count):
         length = rng.choice([rng.randint(1, 12), rng.randint(1, 140), rng.randint(1, limit)])
         page = rng.choice([0x1000, 0xFFFF_F000, 0x1_0000_0000, 0xFFFF_FFFF_FFF0_0000])
-        offset = rng.choice([rng.randrange(4096), 4096 - rng.randrange(1, 80), 64 * rng.randrange(64)])
+        offset = rng.choice([rng.randrange(4096), 4096 - rng.randrange(1, 80),
+                             64 * rng.randrange(64)])
         result.append(Command(rng.randrange(ports), page + offset, rng.randbytes(length),
                               rng.randrange(256)))
     return result
@@ -172,7 +173,7 @@ def test_payload_limits(mps, limit):
 
 @pytest.mark.parametrize("width", [32, 64, 256, 512])
 def test_full_rate(width):
-    """Output beats follow each other without a gap: long commands aligned or not, and short ones."""
+    """Output beats follow each other without a gap: commands long or short, aligned or not."""
     lanes = width // 8
     rng = random.Random(width)
     for commands in ([Command(0, 0x1_0000 + offset, rng.randbytes(1024)) for offset in (0, 3)],
@@ -202,7 +203,7 @@ def test_bus_master_off(seed):
     tlps = list(bench.tlps)
     whole = 0
     for command in bench.accepted:
-        for count, (address, length) in enumerate(cuts(command.address, len(command.data), 128)):
+        for address, length in cuts(command.address, len(command.data), 128):
             dws, first_be, last_be = byte_enables(address, length)
             if not tlps or tlps[0][:5] != (command.function, address & ~3, dws, first_be, last_be):
                 break

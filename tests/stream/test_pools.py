@@ -166,8 +166,8 @@ def test_rotate(lanes, rotate, sign):
 
 
 def test_rotate_message():
-    with pytest.raises(ValueError, match="Width of a rotated value must be a power of two of lanes of "
-                                         "8 bits, not 24 bits"):
+    with pytest.raises(ValueError, match="Width of a rotated value must be a power of two of "
+                                         "lanes of 8 bits, not 24 bits"):
         rotate_left(Module(), Signal(24), Signal(1))
     with pytest.raises(ValueError, match="amount of at most 2 bits, not 3"):
         rotate_left(Module(), Signal(32), Signal(3))

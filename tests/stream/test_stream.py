@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: BSD-2-Clause
 """Register slices, FIFOs, arbiter."""
 
@@ -27,7 +26,8 @@ def test_order(name, stalls):
     rng = random.Random(f"{name} {stalls}")
     dut, words, got = MAKERS[name](), [rng.randrange(1 << 16) for _ in range(60)], []
     simulate(dut, send(dut.i, words, stall=stalls[0], random=rng),
-             receive(dut.o, len(words), got, stall=stalls[1], random=rng), background=[watch(dut.o)])
+             receive(dut.o, len(words), got, stall=stalls[1], random=rng),
+             background=[watch(dut.o)])
     assert got == words
 
 

@@ -24,14 +24,16 @@ __all__ = ["DmaRead"]
 class DmaRead(wiring.Component):
     """Reads pieces of host memory into the clients' memories, many at a time.
 
-    **Latency**: request to ``tx_nonposted`` one cycle, two with a fence already passed; last completion beat to ``write``
-    two cycles, to ``done`` three. **Throughput**: one request and one completion beat per cycle.
-    **Ordering**: requests of a client leave in order, completions end them in any. A fenced piece waits until every write
-    command accepted before it is numbered and then carries the number; it holds back only its own client.
-    **Back-pressure**: none on completions (see :class:`~unvirt.pcie.dma_read_complete.ReadCompleter` for one exception),
-    places are reserved by the clients. **Errors**: status, poison, contradiction, time-out, link reset, bus mastering
-    off all end in ``done`` with ``done_error``; each piece gets exactly one ``done``. **Reset** forgets
-    everything; the engine issues nothing for as many cycles as it has tags.
+    **Latency**: request to ``tx_nonposted`` one cycle, two with a fence already passed; last
+    completion beat to ``write`` two cycles, to ``done`` three. **Throughput**: one request and one
+    completion beat per cycle. **Ordering**: requests of a client leave in order, completions end
+    them in any. A fenced piece waits until every write command accepted before it is numbered and
+    then carries the number; it holds back only its own client. **Back-pressure**: none on
+    completions (see :class:`~unvirt.pcie.dma_read_complete.ReadCompleter` for one exception),
+    places are reserved by the clients. **Errors**: status, poison, contradiction, time-out, link
+    reset, bus mastering off all end in ``done`` with ``done_error``; each piece gets exactly one
+    ``done``. **Reset** forgets everything; the engine issues nothing for as many cycles as it has
+    tags.
 
     Parameters
     ----------
@@ -51,10 +53,11 @@ class DmaRead(wiring.Component):
     posted_done : ``In(8)``
         From the attachment.
     bus_master_enable, extended_tags : ``In(1)``
-        From the attachment's control signals. Without bus mastering pieces end in an error; a request already
-        presented stays.
+        From the attachment's control signals. Without bus mastering pieces end in an error; a
+        request already presented stays.
     link_reset : ``In(1)``
-        The link is down or being reset: all reads under way end in an error, quarantined tags are freed.
+        The link is down or being reset: all reads under way end in an error, quarantined tags are
+        freed.
     idle : ``Out(1)``
         No piece is held and no tag in use but quarantined ones.
     stat_unexpected, stat_timeout, stat_failed : ``Out(1)``
@@ -62,8 +65,8 @@ class DmaRead(wiring.Component):
 
     Spec
     ----
-    [PCIe 2.2.5] First/Last DW Byte Enables, [PCIe 2.2.9] Completions, [PCIe 2.3.1.1] Data Return for Read
-    Requests, [PCIe 2.8] Completion Timeout Mechanism
+    [PCIe 2.2.5] First/Last DW Byte Enables, [PCIe 2.2.9] Completions, [PCIe 2.3.1.1] Data Return
+    for Read Requests, [PCIe 2.8] Completion Timeout Mechanism
     """
 
     def __init__(self, config, *, meta_handle_width, meta_buffer_width, data_handle_width,

@@ -4,7 +4,8 @@
     rx_completions --> S0 table read --> S1 check, rotate --> S2 write --> S3 done
     timeout sweep  -->      "                  "
 
-Every change of a tag's state but its issue happens in S1, so completions, time-outs and link resets never race.
+Every change of a tag's state but its issue happens in S1, so completions, time-outs and link resets
+never race.
 """
 
 from types import SimpleNamespace
@@ -50,17 +51,18 @@ class _Verdict(data.StructLayout):
 class ReadCompleter(wiring.Component):
     """Takes completions, one beat per cycle, whatever their order and cut.
 
-    From the last beat in, ``write`` comes two cycles later and ``ended``/``done`` three. ``completions`` is
-    ready but for one cycle in 1024 when completions have come without a gap for that long.
-    Completions of one tag must be in order, those of different tags may be mixed.
+    From the last beat in, ``write`` comes two cycles later and ``ended``/``done`` three.
+    ``completions`` is ready but for one cycle in 1024 when completions have come without a gap for
+    that long. Completions of one tag must be in order, those of different tags may be mixed.
 
     * Error status: the read ends in an error, its tag is free.
     * Poisoned: the read ends in an error with its last completion.
-    * Byte count, lower address or length contradict the request: the read ends in an error at once; the tag is
-      kept until the completion that says it is the last, or until ``timeout``.
+    * Byte count, lower address or length contradict the request: the read ends in an error at once;
+      the tag is kept until the completion that says it is the last, or until ``timeout``.
     * Unknown tag or function: dropped and counted.
     * No end within ``timeout`` to 8/7 ``timeout`` cycles: error, quarantine.
-    * ``link_reset``: completions are ignored; every read that has left ends in an error, quarantined tags are freed.
+    * ``link_reset``: completions are ignored; every read that has left ends in an error,
+      quarantined tags are freed.
 
     Reset forgets all reads; the tag tables are swept until ``ready``.
 
@@ -173,7 +175,7 @@ class ReadCompleter(wiring.Component):
         with m.Elif(visit & (flush_left != 0)):
             m.d.sync += flush_left.eq(flush_left - 1)
 
-        stage = self._elaborate_tables(m, begin, visit, swept)
+        stage = self._elaborate_tables(m, begun, begin, visit, swept)
         valid, sweep, flush = Signal(), Signal(), Signal()
         payload = Signal(beat.shape(), reset_less=True)
         m.d.sync += [
@@ -187,7 +189,6 @@ class ReadCompleter(wiring.Component):
         tag, record = stage.tag, stage.record
         m.d.comb += [
             in_use.test_index[0].eq(tag),
-            begun.test_index[0].eq(tag),
             quarantine.test_index[0].eq(tag),
             in_use.set_valid.eq(self.issued_valid),
             in_use.set_index.eq(self.issued_tag),
@@ -198,32 +199,22 @@ class ReadCompleter(wiring.Component):
             quarantine.set_index.eq(tag),
             quarantine.clear_index.eq(tag),
         ]
-        # In use and in quarantine: a contradiction was reported, more completions may come. In quarantine
-        # and not in use: timed out.
+        # In use and in quarantine: a contradiction was reported, more completions may come. In
+        # quarantine and not in use: timed out.
         used, held = Signal(), Signal()
         m.d.comb += [
             used.eq(in_use.test_value[0] & ~quarantine.test_value[0] & stage.known),
             held.eq(quarantine.test_value[0] & stage.known),
         ]
-        progress = Signal(_Progress(self._buffer_width))
-        with m.If(begun.test_value[0]):
-            m.d.comb += progress.eq(stage.progress)
-        with m.Else():
-            m.d.comb += [
-                progress.position.eq(record.position),
-                progress.source.eq(record.source),
-                progress.remaining.eq(record.remaining),
-            ]
-        verdict, count, after = self._elaborate_verdict(m, valid, payload, record,
-                                                          progress, used, held)
+        verdict, end, after = self._elaborate_verdict(m, valid, payload, stage, used, held)
 
         m.d.comb += [
             placer.valid.eq(valid),
             placer.first.eq(payload.first),
             placer.data.eq(payload.data),
             placer.skip.eq(payload.header.lower_address[:2]),
-            placer.start.eq(progress.position),
-            placer.count.eq(count),
+            placer.start.eq(stage.progress.position),
+            placer.end.eq(end),
             placer.enable.eq(verdict.place),
             placer.granule_next.eq(self.granule_next),
             self.granule.eq(placer.granule),
@@ -281,11 +272,11 @@ class ReadCompleter(wiring.Component):
         ]
         return m
 
-    def _elaborate_tables(self, m, begin, visit, swept):
+    def _elaborate_tables(self, m, begun, begin, visit, swept):
         """Read the tables of a tag in S0; the result stands until the next completion begins."""
         tags = self._tags
-        # Seven steps must have passed, hence an age of eight; and no tag may stay unvisited until its
-        # stamp looks young again.
+        # Seven steps must have passed, hence an age of eight; and no tag may stay unvisited until
+        # its stamp looks young again.
         step = max(1, -(-self._timeout // 7))
         stamp_width = 4
         while ((1 << stamp_width) - 9) * step < 2 * _SWEEP_PATIENCE * tags:
@@ -298,19 +289,20 @@ class ReadCompleter(wiring.Component):
             m.d.sync += prescaler.eq(prescaler + 1)
 
         row = data.StructLayout({"record": self._record, "stamp": stamp_width})
-        m.submodules.records = records = memory.Memory(shape=row, depth=tags, init=[])
+        # Distributed: what is read in S0 has to be chosen from before it is registered.
+        attrs = {"ram_style": "distributed"}
+        m.submodules.records = records = memory.Memory(shape=row, depth=tags, init=[], attrs=attrs)
         m.submodules.progress = progress = memory.Memory(shape=_Progress(self._buffer_width),
-                                                         depth=tags, init=[])
+                                                         depth=tags, init=[], attrs=attrs)
         record_write, progress_write = records.write_port(), progress.write_port()
-        # Transparent: the sweep may visit a tag just being issued; completions of one tag may follow
-        # each other without a gap.
-        record_read = records.read_port(transparent_for=(record_write,))
-        progress_read = progress.read_port(transparent_for=(progress_write,))
+        record_read = records.read_port(domain="comb")
+        progress_read = progress.read_port(domain="comb")
 
         stage = SimpleNamespace(
             tag=Signal(8, name="stage_tag"), known=Signal(name="stage_known"),
             expired=Signal(name="stage_expired"),
-            record=record_read.data.record, progress=progress_read.data,
+            record=Signal(self._record, name="stage_record", reset_less=True),
+            progress=Signal(_Progress(self._buffer_width), name="stage_progress", reset_less=True),
             write=progress_write.data, write_valid=progress_write.en)
         wanted = Signal(10)
         m.d.comb += [
@@ -320,33 +312,62 @@ class ReadCompleter(wiring.Component):
             record_write.data.stamp.eq(epoch),
             record_write.en.eq(self.issued_valid),
             progress_write.addr.eq(stage.tag),
-            stage.expired.eq(wrap_sub(epoch, record_read.data.stamp) >= 8),
+            record_read.addr.eq(wanted),
+            progress_read.addr.eq(wanted),
+            begun.test_index[0].eq(wanted),
         ]
-        for port in (record_read, progress_read):
-            m.d.comb += [port.addr.eq(wanted), port.en.eq(begin | visit)]
+        record = record_read.data.record
         with m.If(begin | visit):
-            m.d.sync += [stage.tag.eq(wanted), stage.known.eq(wanted < tags)]
+            m.d.sync += [
+                stage.tag.eq(wanted),
+                stage.known.eq(wanted < tags),
+                stage.record.eq(record),
+                # The stamp of a tag just being issued is not written yet.
+                stage.expired.eq((wrap_sub(epoch, record_read.data.stamp) >= 8)
+                                 & ~(self.issued_valid & (self.issued_tag == wanted))),
+            ]
+            # Completions of one tag may follow each other without a gap.
+            with m.If(stage.write_valid & (stage.tag == wanted)):
+                m.d.sync += stage.progress.eq(stage.write)
+            with m.Elif(begun.test_value[0]):
+                m.d.sync += stage.progress.eq(progress_read.data)
+            with m.Else():
+                m.d.sync += [
+                    stage.progress.position.eq(record.position),
+                    stage.progress.source.eq(record.source),
+                    stage.progress.remaining.eq(record.remaining),
+                    stage.progress.failed.eq(0),
+                ]
         return stage
 
-    def _elaborate_verdict(self, m, valid, payload, record, progress, used, held):
+    def _elaborate_verdict(self, m, valid, payload, stage, used, held):
         """Judge a completion on its first beat [PCIe 2.2.9, 2.3.2]."""
-        header = payload.header
-        skip = header.lower_address[:2]
-        span = Signal(13)          # end of its payload, bytes from the first DW
-        needed = Signal(11)        # end of all that is missing
-        now, kept, verdict = (Signal(_Verdict(), name=name) for name in ("now", "kept", "verdict"))
-        success, ours, fits, final = Signal(), Signal(), Signal(), Signal()
-        count = Signal(10)
+        # What the header says by itself is worked out in S0.
+        coming = self.completions.payload.header
+        span = Signal(13)          # end of the payload, bytes from its first DW
+        missing = Signal(14)       # end of all that is missing, by its own account
+        span_fits, final = Signal(), Signal()
+        count, end = Signal(10), Signal(10)
         m.d.comb += [
-            span.eq(header.length << 2),
-            needed.eq(progress.remaining + skip),
+            span.eq(coming.length << 2),
+            missing.eq(coming.byte_count + coming.lower_address[:2]),
+        ]
+        m.d.sync += [
+            span_fits.eq((coming.length != 0) & (span <= missing + 3)),
+            final.eq(span >= missing),
+            count.eq(Mux(span >= missing, coming.byte_count,
+                         span - coming.lower_address[:2])),
+            end.eq(Mux(span >= missing, missing, span)),
+        ]
+
+        header, record, progress = payload.header, stage.record, stage.progress
+        now, kept, verdict = (Signal(_Verdict(), name=name) for name in ("now", "kept", "verdict"))
+        success, ours, fits = Signal(), Signal(), Signal()
+        m.d.comb += [
             success.eq(header.status.as_value() == CompletionStatus.SUCCESS.value),
             ours.eq(header.function == record.function),
             fits.eq((header.byte_count == progress.remaining)
-                    & (header.lower_address == progress.source)
-                    & (header.length != 0) & (header.length <= (needed + 3) >> 2)),
-            final.eq(span >= header.byte_count + skip),
-            count.eq(Mux(final, progress.remaining, span - skip)),
+                    & (header.lower_address == progress.source) & span_fits),
             now.place.eq(used & ours & success & fits),
             now.ends.eq(used & ours & (~success | ~fits | final)),
             now.error.eq(~success | ~fits | progress.failed | header.poisoned),
@@ -367,4 +388,4 @@ class ReadCompleter(wiring.Component):
         ]
         with m.If(valid & payload.first):
             m.d.sync += [kept.eq(now), after_kept.eq(after_now)]
-        return verdict, count, after
+        return verdict, end, after

@@ -33,9 +33,10 @@ class TagRecord(data.StructLayout):
 
 
 def byte_enables(m, name, offset, end):
-    """Return DW count and byte enables of a request for bytes ``offset`` to ``end - 1`` [PCIe 2.2.5].
+    """Return DW count and byte enables for bytes ``offset`` to ``end - 1`` [PCIe 2.2.5].
 
-    ``offset`` is 0..3 and both count from the first DW. The last byte enables of a single DW are zero.
+    ``offset`` is 0..3 and both count from the first DW. The last byte enables of a single DW are
+    zero.
     """
     length = Signal(len(end) - 1, name=f"{name}_length")
     first_be = Signal(4, name=f"{name}_first_be")
@@ -56,11 +57,12 @@ def byte_enables(m, name, offset, end):
 class ReadIssuer(wiring.Component):
     """Turns pieces of two clients into read requests.
 
-    Latency one cycle without a fence, two with one that is satisfied already. One request per cycle, in each
-    client's order; the clients take turns. A piece whose fence waits holds back only its own client. A piece needs a tag of
-    its client; it is refused (``refused`` instead of a TLP) while ``refuse`` is high, and when each of the client's
-    tags is quarantined, for then none may ever come back. ``requests[n].ready`` depends combinationally on the
-    ``valid`` of both clients and on ``tx_nonposted.ready``. Reset empties it.
+    Latency one cycle without a fence, two with one that is satisfied already. One request per
+    cycle, in each client's order; the clients take turns. A piece whose fence waits holds back only
+    its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a TLP)
+    while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may
+    ever come back. ``requests[n].ready`` depends combinationally on the ``valid`` of both clients
+    and on ``tx_nonposted.ready``. Reset empties it.
 
     Parameters
     ----------

@@ -16,8 +16,8 @@ _GRANULE_BITS = (GRANULE_SIZE - 1).bit_length()
 class LanePlacer(wiring.Component):
     """Rotates payload beats into place and follows a buffer from granule to granule.
 
-    One beat per cycle; ``write`` comes one cycle after the beat. Byte lanes that hold nothing of the read are
-    never enabled.
+    One beat per cycle; ``write`` comes one cycle after the beat. Byte lanes that hold nothing of
+    the read are never enabled.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class LanePlacer(wiring.Component):
         On the first beat: bytes of its first DW that precede the data.
     start : ``In(buffer_width)``
         On the first beat: buffer address of the first byte of data.
-    count : ``In(10)``
-        On the first beat: bytes of data in the completion.
+    end : ``In(10)``
+        On the first beat: bytes of the completion up to the last one wanted, the skipped ones included.
     enable : ``In(1)``
         Write the beat.
     granule, granule_next : ``Out``/``In``
@@ -43,7 +43,7 @@ class LanePlacer(wiring.Component):
     position : ``Out(buffer_width)``
         Buffer address behind this beat's last byte.
     complete : ``Out(1)``
-        This beat has the last byte of ``count``.
+        This beat has the last byte wanted.
     write : ``Out(LaneWriteSignature)``
         The write, to both clients' memories; enables are zero if the beat was not ``enable``.
     """
@@ -57,7 +57,7 @@ class LanePlacer(wiring.Component):
             "data": In(data_width),
             "skip": In(2),
             "start": In(buffer_width),
-            "count": In(10),
+            "end": In(10),
             "enable": In(1),
             "granule": Out(self._granule_width),
             "granule_next": In(self._granule_width),
@@ -76,18 +76,19 @@ class LanePlacer(wiring.Component):
 
         here = Signal(len(self.start))
         skip = Signal(2)
-        count = Signal(10)
-        taken = Signal(range(lanes + 1))
+        end = Signal(10)
+        taken = Signal(range(lanes + 1))   # of this beat, skipped bytes included
         m.d.comb += [
             here.eq(Mux(self.first, self.start, position)),
             skip.eq(Mux(self.first, self.skip, 0)),
-            count.eq(Mux(self.first, self.count, left)),
-            self.complete.eq(count + skip <= lanes),
-            taken.eq(Mux(self.complete, count, lanes - skip)),
+            end.eq(Mux(self.first, self.end, left)),
+            self.complete.eq(end <= lanes),
+            taken.eq(Mux(self.complete, end, lanes)),
             self.granule.eq(here[_GRANULE_BITS:]),
         ]
 
-        # Lane 0 lies at buffer offset `base`, which is before the granule if the skipped bytes would be.
+        # Lane 0 lies at buffer offset `base`, which is before the granule if the skipped bytes
+        # would be.
         offset = here[:_GRANULE_BITS]
         base = Signal(signed(_GRANULE_BITS + 1))
         word = Signal(_GRANULE_BITS - lane_bits)
@@ -99,7 +100,7 @@ class LanePlacer(wiring.Component):
         ]
         crosses = word.all() & ~base[_GRANULE_BITS]
         enables = Signal(lanes)
-        m.d.comb += enables.eq(Cat((C(lane, lane_bits + 1) >= skip) & (lane < taken + skip)
+        m.d.comb += enables.eq(Cat((C(lane, lane_bits + 1) >= skip) & (lane < taken)
                                    for lane in range(lanes)))
         placed = rotate_left(m, enables, amount, unit=1)
         turned = rotate_left(m, self.data, amount)
@@ -116,11 +117,11 @@ class LanePlacer(wiring.Component):
 
         next_offset = Signal(_GRANULE_BITS + 1)
         m.d.comb += [
-            next_offset.eq(offset + taken),
+            next_offset.eq(base + taken),
             self.position.eq(Cat(next_offset[:_GRANULE_BITS],
                                  Mux(next_offset[_GRANULE_BITS], self.granule_next,
                                      self.granule))),
         ]
         with m.If(self.valid):
-            m.d.sync += [position.eq(self.position), left.eq(count - taken)]
+            m.d.sync += [position.eq(self.position), left.eq(end - lanes)]
         return m

@@ -23,14 +23,15 @@ __all__ = ["DmaWrite"]
 class DmaWrite(wiring.Component):
     """Writes commands of any length and alignment to host memory.
 
-    **Latency**: from a beat in to ``tx_posted`` two cycles. **Throughput**: one beat per cycle, commands of one beat
-    included; a cut at a 4 KiB boundary costs what it leaves empty. **Ordering**: commands leave in the order in which their
-    last beats are accepted, which is also that of their first beats; a port keeps the arbiter until ``last``. A TLP
-    starts before its command is complete, so a port that pauses inside a command holds up the others.
-    **Back-pressure**: ``tx_posted.ready`` reaches ``commands[n].ready`` combinationally. **Cuts**: TLPs are as long as the
-    maximum payload size allows from the command's first DW on, and end at 4 KiB boundaries. **Bus mastering off**:
-    a TLP begun is finished, then commands are swallowed; they count as accepted and numbered. **Reset** forgets everything;
-    posted numbers start at 1.
+    **Latency**: from a beat in to ``tx_posted`` two cycles. **Throughput**: one beat per cycle,
+    commands of one beat included; a cut at a 4 KiB boundary costs what it leaves empty.
+    **Ordering**: commands leave in the order in which their last beats are accepted, which is also
+    that of their first beats; a port keeps the arbiter until ``last``. A TLP starts before its
+    command is complete, so a port that pauses inside a command holds up the others.
+    **Back-pressure**: ``tx_posted.ready`` reaches ``commands[n].ready`` combinationally. **Cuts**:
+    TLPs are as long as the maximum payload size allows from the command's first DW on, and end at 4
+    KiB boundaries. **Bus mastering off**: a TLP begun is finished, then commands are swallowed;
+    they count as accepted and numbered. **Reset** forgets everything; posted numbers start at 1.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ class DmaWrite(wiring.Component):
     writes_accepted : ``Out(8)``
         Number of commands whose last beat was accepted, modulo 256.
     writes_numbered : ``Out(8)``
-        Number of commands that have entered ``tx_posted`` to the last beat, or were swallowed, modulo 256.
+        Number of commands that have entered ``tx_posted`` to the last beat, or were swallowed,
+        modulo 256.
     posted_number : ``Out(8)``
         Number of the last TLP whose first beat entered ``tx_posted``.
     idle : ``Out(1)``
@@ -60,7 +62,8 @@ class DmaWrite(wiring.Component):
 
     Spec
     ----
-    [PCIe 2.2.2] TLPs with Data Payloads, [PCIe 2.2.5] First/Last DW Byte Enables, [PCIe 2.2.7] Memory Requests (4 KiB)
+    [PCIe 2.2.2] TLPs with Data Payloads, [PCIe 2.2.5] First/Last DW Byte Enables, [PCIe 2.2.7]
+    Memory Requests (4 KiB)
     """
 
     def __init__(self, config, ports):

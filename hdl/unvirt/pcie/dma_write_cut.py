@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Cutting and realigning of write commands.
 
-A TLP's payload starts with the DW of its first byte in lane 0, a command's bytes start in lane 0 of its first
-beat. An output beat is a window of the source: with ``shift`` bytes of it from the beat before (``previous``)
-and the rest from the beat at hand, it is chosen lane by lane and then rotated by ``shift``. After a
-4 KiB boundary the window goes on with another shift, hence the choice before the rotation.
+A TLP's payload starts with the DW of its first byte in lane 0, a command's bytes start in lane 0 of
+its first beat. An output beat is a window of the source: with ``shift`` bytes of it from the beat
+before (``previous``) and the rest from the beat at hand, it is chosen lane by lane and then rotated
+by ``shift``. After a 4 KiB boundary the window goes on with another shift, hence the choice before
+the rotation.
 """
 
 from amaranth import *
@@ -175,8 +176,8 @@ class WriteCutter(wiring.Component):
                                room, emit, tlp_last, o_valid, o_ends)
         return m
 
-    def _elaborate_output(self, m, now, starts, size, ends, skip, shift, previous, current, room, emit,
-                          tlp_last, o_valid, o_ends):
+    def _elaborate_output(self, m, now, starts, size, ends, skip, shift, previous, current,
+                          room, emit, tlp_last, o_valid, o_ends):
         """The realigner and the output register."""
         lanes = self._data_width // 8
         window = Cat(Mux(shift + lane >= lanes, previous.word_select(lane, 8),

@@ -31,7 +31,7 @@ class TagRange:
 
 
 def split_tags(meta, data):
-    """Return the ranges of two clients that own ``meta`` and ``data`` tags, without gaps from tag 0 up.
+    """Return the ranges of two clients that own ``meta`` and ``data`` tags, from tag 0 up.
 
     Of the tags below ``SHORT_TAGS`` each gets at least half, or all it asks for.
 
@@ -53,8 +53,8 @@ def split_tags(meta, data):
 class TagPool(wiring.Component):
     """Free tags of one client.
 
-    One tag out and one back per cycle. Tags above 31 are preferred when they may be used, so that the low ones
-    are at hand if that changes. Reset fills the pool.
+    One tag out and one back per cycle. Tags above 31 are preferred when they may be used, so that
+    the low ones are at hand if that changes. Reset fills the pool.
 
     Parameters
     ----------

@@ -13,9 +13,10 @@ __all__ = ["PacketArbiter"]
 class PacketArbiter(wiring.Component):
     """Merges streams of packets, whole packets at a time, round robin.
 
-    A port once shown at the output keeps it until its beat with ``last`` has gone. No latency, one beat per cycle,
-    no gap between packets. Combinational paths: from ``i[n].valid`` and ``i[n].payload`` to ``o``, from
-    ``o.ready`` to ``i[n].ready``. Reset forgets which port was locked.
+    A port once shown at the output keeps it until its beat with ``last`` has gone. No latency, one
+    beat per cycle, no gap between packets. Combinational paths: from ``i[n].valid`` and
+    ``i[n].payload`` to ``o``, from ``o.ready`` to ``i[n].ready``. Reset forgets which port was
+    locked.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ class PacketArbiter(wiring.Component):
         probe = Signal(shape)
         for field in ("first", "last"):
             if not hasattr(probe, field):
-                raise TypeError(f"Shape of an arbitrated stream must have a field {field!r}: {shape!r}")
+                raise TypeError(f"Shape of an arbitrated stream must have a field {field!r}: "
+                                f"{shape!r}")
         self._shape = shape
         self._ports = ports
         super().__init__({

@@ -11,8 +11,8 @@ __all__ = ["HalfBuffer", "SkidBuffer"]
 class HalfBuffer(wiring.Component):
     """One-entry register slice that registers payload and ``valid`` only.
 
-    Latency one cycle, one beat per cycle. A combinational path remains from ``o.ready`` to ``i.ready``.
-    Reset empties it.
+    Latency one cycle, one beat per cycle. A combinational path remains from ``o.ready`` to
+    ``i.ready``. Reset empties it.
 
     Parameters
     ----------

@@ -46,8 +46,8 @@ class _QueueBase(wiring.Component):
 class Queue(_QueueBase):
     """First-word-fall-through FIFO in distributed RAM, for small depths.
 
-    Latency one cycle, one beat per cycle even when full or of depth 2; a depth of 1 gives one beat in
-    two cycles. No combinational path between ``i`` and ``o``; ``o.payload`` is the output of an
+    Latency one cycle, one beat per cycle even when full or of depth 2; a depth of 1 gives one beat
+    in two cycles. No combinational path between ``i`` and ``o``; ``o.payload`` is the output of an
     asynchronous memory read. Reset empties it; memory contents never show.
 
     Parameters

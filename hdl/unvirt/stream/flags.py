@@ -11,10 +11,10 @@ __all__ = ["FlagTable"]
 class FlagTable(wiring.Component):
     """Flags in two memories; a flag is set while its two bits differ.
 
-    Setting makes the bits differ, clearing makes them equal; each memory has one writer, so setting and
-    clearing go on side by side. Setting a set flag or clearing a clear one changes nothing. A change shows at the
-    test ports in the next cycle. After reset a sweep of ``depth`` cycles clears all; until ``ready`` nothing may
-    be set or cleared, and tests read 0.
+    Setting makes the bits differ, clearing makes them equal; each memory has one writer, so setting
+    and clearing go on side by side. Setting a set flag or clearing a clear one changes nothing. A
+    change shows at the test ports in the next cycle. After reset a sweep of ``depth`` cycles clears
+    all; until ``ready`` nothing may be set or cleared, and tests read 0.
 
     Parameters
     ----------

@@ -13,10 +13,10 @@ __all__ = ["FreeList"]
 class FreeList(wiring.Component):
     """Hands out the tokens 0 to ``depth - 1`` and takes them back in any order.
 
-    The pool is full right after reset: tokens not yet used come from a counter, returned ones from a FIFO,
-    so memory contents at power-up do not matter. One token out and one in per cycle. A returned token can be
-    taken one cycle later, from 256 tokens on two cycles later; ``count`` rises after one, hence ``alloc``
-    may wait a cycle with ``count`` not zero.
+    The pool is full right after reset: tokens not yet used come from a counter, returned ones from
+    a FIFO, so memory contents at power-up do not matter. One token out and one in per cycle. A
+    returned token can be taken one cycle later, from 256 tokens on two cycles later; ``count``
+    rises after one, hence ``alloc`` may wait a cycle with ``count`` not zero.
 
     Parameters
     ----------

@@ -29,8 +29,8 @@ def lowest_one(value):
 def round_robin(requests, last):
     """Return the index of the requester that follows ``last`` in a ring; combinational.
 
-    The nearest set bit above ``last`` wins, then the lowest; ``last`` itself comes after all others.
-    Meaningless if no bit of ``requests`` is set.
+    The nearest set bit above ``last`` wins, then the lowest; ``last`` itself comes after all
+    others. Meaningless if no bit of ``requests`` is set.
     """
     requests = Value.cast(requests)
     if len(requests) == 1:

@@ -10,8 +10,8 @@ def _rotate(m, value, amount, unit, left):
     value, amount = Value.cast(value), Value.cast(amount)
     lanes = len(value) // unit
     if len(value) % unit or lanes & (lanes - 1) or not lanes:
-        raise ValueError(f"Width of a rotated value must be a power of two of lanes of {unit} bits, "
-                         f"not {len(value)} bits")
+        raise ValueError(f"Width of a rotated value must be a power of two of lanes of {unit} "
+                         f"bits, not {len(value)} bits")
     if len(amount) > (lanes - 1).bit_length():
         raise ValueError(f"Rotation of {lanes} lanes must have an amount of at most "
                          f"{(lanes - 1).bit_length()} bits, not {len(amount)}")
