@@ -46,10 +46,30 @@ class FakeQueue:
         self.memory.write(self.driver + 2, struct.pack("<H", self.index))
 
 
-async def serve_reads(ctx, client, memory, *, data_width, rng, latency, pieces, never=()):
+class PostedWrites:
+    """Writes of the device on their way: visible late, in order; a fenced read waits for them."""
+
+    def __init__(self, memory, rng, latency):
+        self.memory, self.rng, self.latency = memory, rng, latency
+        self.waiting = []
+        self.last = 0
+
+    def post(self, cycle, address, value):
+        self.last = max(self.last + 1, cycle + self.rng.randint(*self.latency))
+        self.waiting.append((self.last, address, value))
+
+    def settle(self, cycle):
+        while self.waiting and self.waiting[0][0] <= cycle:
+            _, address, value = self.waiting.pop(0)
+            self.memory.write(address, value)
+
+
+async def serve_reads(ctx, client, memory, *, data_width, rng, latency, pieces, never=(),
+                      posted=None):
     """Answer the pieces of one read client for ever.
 
-    ``pieces`` collects what was asked for; addresses in ``never`` are not answered.
+    ``pieces`` collects what was asked for; addresses in ``never`` are not answered. A fenced piece sees every write that was
+    in ``posted`` before it.
     """
     lanes = data_width // 8
     waiting, cycle = [], 0
@@ -79,24 +99,27 @@ async def serve_reads(ctx, client, memory, *, data_width, rng, latency, pieces, 
                 position += room
                 if position % 128 == 0 and offset < len(chunk):
                     position = following * 128
-                cycle += await tick(ctx, client, cycle, waiting, rng, latency, pieces, never)
+                cycle += await tick(ctx, client, cycle, waiting, rng, latency, pieces, never, posted)
             ctx.set(client.write.enable, 0)
             ctx.set(client.done_valid, 1)
             ctx.set(client.done_handle, request["handle"])
-            cycle += await tick(ctx, client, cycle, waiting, rng, latency, pieces, never)
+            cycle += await tick(ctx, client, cycle, waiting, rng, latency, pieces, never, posted)
             ctx.set(client.done_valid, 0)
         else:
-            cycle += await tick(ctx, client, cycle, waiting, rng, latency, pieces, never)
+            cycle += await tick(ctx, client, cycle, waiting, rng, latency, pieces, never, posted)
 
 
-async def tick(ctx, client, cycle, waiting, rng, latency, pieces, never):
+async def tick(ctx, client, cycle, waiting, rng, latency, pieces, never, posted):
     """Let a cycle pass and take a piece if one is offered."""
     _, _, valid, payload = await ctx.tick().sample(client.requests.valid, client.requests.payload)
     if valid:
         request = {name: payload[name] for name in ("address", "length", "handle", "fence")}
         pieces.append(request)
         if request["address"] not in never:
-            waiting.append((cycle + rng.randint(*latency), request, payload["buffer"]))
+            due = cycle + rng.randint(*latency)
+            if posted and request["fence"]:
+                due = max(due, posted.last + 1)
+            waiting.append((due, request, payload["buffer"]))
     return 1
 
 

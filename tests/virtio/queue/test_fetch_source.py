@@ -6,7 +6,7 @@ from amaranth import *
 from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
-from fake_host import FakeMemory, FakeQueue, seeded, serve_reads
+from fake_host import FakeMemory, FakeQueue, PostedWrites, seeded, serve_reads
 from unvirt.config import DeviceConfig
 from unvirt.net.transmit import NET_HEADER_SIZE, Transmit, packet_start
 from unvirt.virtio.queue.fetch import FetchSide
@@ -96,8 +96,11 @@ SHAPES = {
 }
 
 
-def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, drain_at=None):
-    """Send ``count`` packets on each queue; return (frames out by row, expected, pieces)."""
+def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, polite=False):
+    """Send ``count`` packets on each queue; return (frames out, expected by row, rows not notified).
+
+    A ``polite`` driver notifies only while the used flags it sees allow it [virtio 2.7.10].
+    """
     bench = Bench(config)
     memory = FakeMemory()
     drivers = {row: FakeQueue(memory, 0x10_0000 * (row + 1), size) for row in queues}
@@ -105,6 +108,8 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, dra
     work = {row: [] for row in queues}
     got, pieces, used = [], [], {row: [] for row in queues}
     number = 0
+    posted = PostedWrites(memory, rng, (1, 80))
+    silenced = []
     for row, driver in drivers.items():
         driver.free = list(range(size))
     finished = []
@@ -131,18 +136,20 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, dra
             assert rounds < 1500, f"{len(outstanding)} packets were never used"
             for row, driver in drivers.items():
                 heads = []
-                while left[row] and len(driver.free) > 24 and len(heads) < 16:
+                burst = rng.randrange(3) if polite else 16
+                while left[row] and len(driver.free) > 24 and len(heads) < burst:
                     shape = rng.choice(shapes)
-                    head, frame, taken = make_packet(rng, driver, memory, number % 64, shape)
+                    head, frame, taken = make_packet(rng, driver, memory, number, shape)
                     number += 1
                     expected[row].append(frame)
                     outstanding[row, head] = taken
                     heads.append(head)
                     left[row] -= 1
-                    if number % 64 == 0:
-                        break
                 if heads:
                     driver.publish(heads)
+                    if polite and memory.read(driver.device, 2) != bytes(2):
+                        silenced.append(row)
+                        continue
                     ctx.set(bench.fetch.notifications.payload.row, row)
                     ctx.set(bench.fetch.notifications.valid, 1)
                     await ctx.tick().until(bench.fetch.notifications.ready)
@@ -152,15 +159,16 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, dra
                 while used[row]:
                     head = used[row].pop(0)
                     drivers[row].free += outstanding.pop((row, head))
-            # Packet memory is reused every 64 packets: let everything come home first.
-            if number % 64 == 0:
-                for _ in range(4000):
+            # A polite driver that waits for its buffers to come back shows a missed one as a hang.
+            if polite and rng.random() < 0.3:
+                for _ in range(5000):
                     if not outstanding:
                         break
                     await ctx.tick()
                     for row in queues:
                         while used[row]:
                             drivers[row].free += outstanding.pop((row, used[row].pop(0)))
+                assert not outstanding, f"{len(outstanding)} buffers were missed"
         for _ in range(3000):
             if len(got) == sum(len(frames) for frames in expected.values()):
                 break
@@ -169,11 +177,22 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, dra
 
     async def take_used(ctx):
         ctx.set(bench.source.used.ready, 1)
-        ctx.set(bench.fetch.flags.ready, 1)
         async for _, _, valid, element in ctx.tick().sample(bench.source.used.valid,
                                                             bench.source.used.payload):
             if valid:
                 used[element["row"]].append(element["head"])
+
+    async def take_flags(ctx):
+        ctx.set(bench.fetch.flags.ready, 1)
+        cycle = 0
+        async for _, _, valid, beat in ctx.tick().sample(bench.fetch.flags.valid,
+                                                         bench.fetch.flags.payload):
+            cycle += 1
+            posted.settle(cycle)
+            if valid:
+                assert beat["header"]["length"] == 2
+                posted.post(cycle, beat["header"]["address"],
+                            (beat["data"] & 0xFFFF).to_bytes(2, "little"))
 
     async def take_frames(ctx):
         lanes = config.data_width // 8
@@ -196,18 +215,18 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, dra
     simulator = Simulator(bench)
     simulator.add_clock(1e-8)
     simulator.add_testbench(drive)
-    for process in (configs, take_used, take_frames, watch):
+    for process in (configs, take_used, take_flags, take_frames, watch):
         simulator.add_testbench(process, background=True)
     for client in (bench.fetch.client, bench.source.client):
         def serve(client):
             async def process(ctx):
                 await serve_reads(ctx, client, memory, data_width=config.data_width, rng=rng,
-                                  latency=latency, pieces=pieces)
+                                  latency=latency, pieces=pieces, posted=posted)
             return process
         simulator.add_testbench(serve(client), background=True)
     simulator.run()
     assert finished, "packets were not all used"
-    return got, expected, pieces
+    return got, expected, silenced
 
 
 @pytest.mark.parametrize("width", [32, 64, 256])
@@ -222,6 +241,22 @@ def test_packets_arrive_in_queue_order(width, shapes):
         mine = [frame for frame in got if frame in frames]
         assert mine == frames
     assert len(got) == sum(len(frames) for frames in expected.values())
+
+
+def test_no_buffer_is_missed_when_notifications_come_back():
+    """Buffers made available while notifications are off, or just as they come on again, are all used.
+
+    Covers: DER-RACE-01, SPLIT-ASUP-01, SPLIT-ASUP-02
+    """
+    quiet = 0
+    for seed in range(6):
+        rng = seeded(f"polite {seed}")
+        config = DeviceConfig(data_width=64, rows=4, queue_pairs=2)
+        got, expected, silenced = run(config, rng, queues=(1, 3), count=40,
+                                      shapes=SHAPES["single"], latency=(5, 120), polite=True)
+        assert sorted(got) == sorted(frame for frames in expected.values() for frame in frames)
+        quiet += len(silenced)
+    assert quiet > 20, "drivers were hardly ever told to be quiet: nothing was tested"
 
 
 @pytest.mark.parametrize("seed", range(6))

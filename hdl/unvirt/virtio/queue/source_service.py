@@ -12,6 +12,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, ReadClientSignature
+from ...stream.fifo import Queue
 from ..contract import row_width
 from .contract import ChainPortSignature, UsedElement
 from .lanes import GranuleChain, GranulePool, LaneMemory
@@ -127,7 +128,10 @@ class SourceService(wiring.Component):
         connect(m, retire.chains, flipped(self.retire))
         connect(m, issue.pieces, flipped(self.client.requests))
         connect(m, flipped(self.client.write), buffer.write)
-        connect(m, retire.packets, flipped(self.packets))
+        # Room for some packets that wait for the MAC, so that their chains are used without waiting.
+        m.submodules.packets = packets = Queue(SourcePacket(granules), 16)
+        connect(m, retire.packets, packets.i)
+        connect(m, packets.o, flipped(self.packets))
         connect(m, retire.used, flipped(self.used))
         connect(m, flipped(self.free), pool.free)
         m.d.comb += [

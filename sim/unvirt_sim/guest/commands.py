@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The commands ``boot`` and ``serve`` of the ``unvirt`` program."""
+
+import shlex
+import sys
+
+import click
+from rich.console import Console
+
+from .errors import GuestError, SetupError
+from .packages import KERNELS
+
+__all__ = ["boot", "serve"]
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+NETWORK_HELP = "What the Ethernet port is connected to: echo (built-in peer), passt (the host's network), tap:NAME, pcap:FILE (play a " \
+               "capture), loopback."
+
+
+def _run(action):
+    """Carry out ``action``; what goes wrong is one sentence and an exit status: 2 for what is missing, 1 for what failed."""
+    try:
+        return action()
+    except SetupError as error:
+        errors.print(str(error), soft_wrap=True, markup=False)
+        sys.exit(2)
+    except GuestError as error:
+        errors.print(str(error), soft_wrap=True, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("Stopped.")
+        sys.exit(130)
+
+
+def _say(text):
+    errors.print(text, soft_wrap=True, markup=False)
+
+
+@click.command()
+@click.option("--kernel", default="6.12", show_default=True, metavar="6.1|6.12|7|PATH",
+              help=f"Guest kernel: {', '.join(KERNELS)} (Debian's, fetched once) or an image of your own.")
+@click.option("--net", default="echo", show_default=True, metavar="NETWORK", help=NETWORK_HELP)
+@click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
+@click.option("--shell", is_flag=True, help="Give a shell in the guest instead of running the test.")
+@click.option("--script", metavar="FILE", help="Run a shell script in the guest instead of the test.")
+@click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")
+@click.option("--json", metavar="FILE", help="Write the summary as JSON.")
+def boot(kernel, net, pcap, shell, script, preset, json):
+    """Boot an unmodified Linux in QEMU against the simulated RTL.
+
+    The guest gets an address, pings its peer, and with --net passt downloads 1 MiB from the host. Exit status 1 if the guest fails.
+    """
+    from . import runner
+
+    if shell and script:
+        raise click.UsageError("--shell and --script exclude each other; choose one.")
+    options = runner.BootOptions(kernel=kernel, net=net, pcap=pcap, shell=shell, script=script, preset=preset, json=json)
+    show = (lambda line: console.print(line, soft_wrap=True, markup=False)) if script else None
+    summary = _run(lambda: runner.boot(options, say=_say, show=show))
+    console.print(summary.table())
+    sys.exit(0 if summary.ok else 1)
+
+
+@click.command()
+@click.option("--socket", required=True, metavar="PATH", help="UNIX socket to listen on.")
+@click.option("--net", default="echo", show_default=True, metavar="NETWORK", help=NETWORK_HELP)
+@click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
+@click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")
+def serve(socket, net, pcap, preset):
+    """Serve the simulated device to a QEMU (10.1 or newer) that you start."""
+    from . import runner
+
+    def ready(options):
+        _say(f"Listening on {socket}. Add to the command line of QEMU 10.1 or newer:")
+        console.print(shlex.join(options), soft_wrap=True, markup=False)
+
+    options = runner.ServeOptions(socket=socket, net=net, pcap=pcap, preset=preset)
+    result = _run(lambda: runner.serve(options, say=_say, ready=ready))
+    console.print(f"The guest is gone after {result['cycles']:,} cycles: {result['config_reads']} configuration reads, "
+                  f"{result['config_writes']} writes, {result['bar_reads']} BAR reads, {result['bar_writes']} writes, "
+                  f"{result['interrupts']} interrupts, {result['frames']['sent']} frames out, {result['frames']['received']} in. "
+                  f"Accesses are in {result['logs']}.", soft_wrap=True)

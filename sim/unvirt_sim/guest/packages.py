@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Finds QEMU, guest kernels, busybox and passt: on the system where good enough, else unpacked from Debian packages.
+
+Unpacked programs run through the dynamic loader of their own package tree, so a QEMU of a newer Debian runs on an older one without
+root, chroot or containers. A package tree is built aside and renamed into place: a tree that exists is whole.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from .apt import PrivateApt
+from .errors import SetupError
+
+__all__ = ["KERNELS", "Program", "cache_folder", "find_qemu", "find_passt", "find_busybox", "find_kernel"]
+
+QEMU_MINIMUM = (10, 1)
+
+KERNELS = {"6.1": "bookworm", "6.12": "trixie", "7": "forky"}
+"""Guest kernels by name, and the Debian suite each comes from."""
+
+# Asked for by dependencies of QEMU and the kernels but of no use to a program that is only unpacked and run.
+NEEDLESS = re.compile(r"^(systemd|libc-gconv-modules-extra|openssl-provider-legacy|gcc-\d+-base|mount|kmod|debconf|initramfs-tools.*|"
+                      r"libapparmor1-doc|ipxe-qemu|acl)$")
+KERNEL_PARTS = re.compile(r"^linux-(image|binary|modules)-\d.*-cloud-amd64$")
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program and how to start it."""
+
+    command: tuple
+    """Words that start the program; its arguments follow."""
+    version: str
+    origin: str
+    """Where it comes from, for people."""
+    folder: Path | None = None
+    """Root of the unpacked tree, or None for a program of the system."""
+
+
+def cache_folder():
+    """Return the folder for downloads: ``$XDG_CACHE_HOME/unvirt``, ``~/.cache/unvirt``, or ``build/cache`` if neither is writable."""
+    candidates = [Path(os.environ["XDG_CACHE_HOME"]) / "unvirt"] if os.environ.get("XDG_CACHE_HOME") else []
+    with contextlib.suppress(RuntimeError):
+        candidates.append(Path.home() / ".cache/unvirt")
+    candidates.append(Path("build/cache").absolute())
+    for path in candidates:
+        with contextlib.suppress(OSError):
+            path.mkdir(parents=True, exist_ok=True)
+            if os.access(path, os.W_OK):
+                return path
+    raise SetupError(f"None of {', '.join(map(str, candidates))} can be written; set XDG_CACHE_HOME to a folder that can.")
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Hold the cache alone: two runs side by side fetch once."""
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _say(text):
+    console.print(text, soft_wrap=True)
+
+
+def _fetch_tree(name, attempts, names, *, keep=None, accept=None):
+    """Return the folder of package tree ``name``, fetched if it is not there.
+
+    ``attempts`` are lists of suites tried in turn, ``names`` the packages wanted, ``keep(archive)`` chooses among the resolved ones,
+    ``accept(apt)`` says whether the suites' version will do.
+    """
+    folder = cache_folder()
+    target = folder / "trees" / name
+    if (target / "unvirt.json").exists():
+        return target
+    with _locked(folder):
+        if (target / "unvirt.json").exists():
+            return target
+        problem = None
+        for suites in attempts:
+            try:
+                return _build_tree(folder, target, suites, names, keep, accept)
+            except SetupError as error:
+                problem = problem or error
+        raise problem
+
+
+def _build_tree(folder, target, suites, names, keep, accept):
+    apt = PrivateApt(folder / "apt" / "-".join(suites), suites, say=_say)
+    with console.status(f"Reading the package lists of Debian {' and '.join(suites)}"):
+        apt.update()
+        if accept and not accept(apt):
+            raise SetupError(f"{apt.mirror} offers {names[0]} {apt.version(names[0]) or 'not at all'} in {' and '.join(suites)}, "
+                             f"which is too old; use a mirror with a newer Debian, or install it by hand.")
+        archives = [archive for archive in apt.resolve(names) if (keep or (lambda _: True))(archive)]
+    if not archives:
+        raise SetupError(f"Nothing of {' '.join(names)} is to be had in {' and '.join(suites)} of {apt.mirror}.")
+    total = sum(archive.size for archive in archives)
+    wanted = next((archive for archive in archives if archive.name in names), archives[0])
+    _say(f"Downloading {wanted.name} {wanted.version} from Debian {suites[-1]}: {len(archives)} packages, {total / 1e6:.0f} MB, "
+         f"into {target}")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("packages", total=total)
+        paths = apt.download(archives, lambda count: progress.update(task, completed=count))
+        task = progress.add_task("unpacking", total=len(paths))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as aside:
+            tree = Path(aside) / "tree"
+            tree.mkdir(mode=0o755)
+            for path in paths:
+                result = subprocess.run(["dpkg-deb", "-x", path, tree], capture_output=True, text=True)
+                if result.returncode:
+                    raise SetupError(f"Unpacking {path.name} failed: {result.stderr.strip() or 'no reason given'}")
+                progress.advance(task)
+            manifest = {"name": wanted.name, "version": wanted.version, "suites": suites,
+                        "packages": {archive.name: archive.version for archive in archives}}
+            (tree / "unvirt.json").write_text(json.dumps(manifest, indent=1))
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(tree, target)
+    shutil.rmtree(apt.folder / "debs", ignore_errors=True)
+    return target
+
+
+def _manifest(tree):
+    return json.loads((tree / "unvirt.json").read_text())
+
+
+def _through_loader(tree, program):
+    """Return the words that run ``program`` of ``tree`` with the tree's own C library."""
+    loader = next(iter(sorted(tree.glob("usr/lib/*/ld-linux*.so*")) + sorted(tree.glob("usr/lib*/ld-linux*.so*"))
+                       + sorted(tree.glob("lib/*/ld-linux*.so*"))), None)
+    if loader is None:
+        raise SetupError(f"The package tree {tree} has no dynamic loader; remove it and run again.")
+    libraries = [str(path) for pattern in ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/*", "usr/lib")
+                 for path in sorted(tree.glob(pattern)) if path.is_dir() and any(path.glob("lib*.so*"))]
+    return (str(loader), "--library-path", ":".join(libraries), "--argv0", str(tree / program), str(tree / program))
+
+
+def _output(command):
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 127, str(error)
+    return result.returncode, result.stdout + result.stderr
+
+
+def _qemu_version(command):
+    """Return QEMU's version as a tuple, or None when it does not run or cannot attach a vfio-user server."""
+    status, text = _output([*command, "--version"])
+    match = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", text)
+    if status or not match:
+        return None
+    version = tuple(int(part or 0) for part in match.groups())
+    if version < QEMU_MINIMUM or "vfio-user-pci" not in _output([*command, "-device", "help"])[1]:
+        return None
+    return version
+
+
+def find_qemu():
+    """Return QEMU >= 10.1 with the vfio-user client: ``$UNVIRT_QEMU``, the system's, or an unpacked one.
+
+    Raises
+    ------
+    SetupError
+        If there is none and none can be fetched.
+    """
+    override = os.environ.get("UNVIRT_QEMU")
+    for name in ([override] if override else ["qemu-system-x86_64"]):
+        path = shutil.which(name)
+        version = path and _qemu_version([path])
+        if version:
+            return Program((path,), ".".join(map(str, version)), path)
+        if override:
+            raise SetupError(f"UNVIRT_QEMU is {override!r}, which is not a QEMU of at least 10.1 with vfio-user-pci; correct or unset it.")
+
+    def new_enough(apt):
+        match = re.match(r"(?:\d+:)?(\d+)\.(\d+)", apt.version("qemu-system-x86") or "")
+        return match and (int(match[1]), int(match[2])) >= QEMU_MINIMUM
+
+    tree = _fetch_tree("qemu", [["forky"], ["trixie", "trixie-backports"]], ["qemu-system-x86"], accept=new_enough,
+                       keep=lambda archive: not NEEDLESS.match(archive.name))
+    data = [argument for name in ("qemu", "seabios") if (tree / "usr/share" / name).is_dir()
+            for argument in ("-L", str(tree / "usr/share" / name))]
+    command = (*_through_loader(tree, "usr/bin/qemu-system-x86_64"), *data)
+    version = _qemu_version(command)
+    if version is None:
+        reason = _output([*command, "--version"])[1].strip().splitlines()
+        raise SetupError(f"The unpacked QEMU in {tree} does not run ({reason[-1] if reason else 'no output'}); remove that folder and "
+                         f"run again.")
+    return Program(command, ".".join(map(str, version)), f"Debian {_manifest(tree)['suites'][-1]} {_manifest(tree)['version']}", tree)
+
+
+def find_passt():
+    """Return passt: ``$UNVIRT_PASST``, an unpacked one, or the system's if none can be fetched.
+
+    The newest is preferred to the system's: that of Debian 12 cannot place the host at an address of our choice.
+    """
+    override = os.environ.get("UNVIRT_PASST")
+    if override:
+        if not shutil.which(override):
+            raise SetupError(f"UNVIRT_PASST is {override!r}, which is not a program; correct or unset it.")
+        return Program((shutil.which(override),), "unknown", override)
+    try:
+        tree = _fetch_tree("passt", [["forky"], ["trixie"]], ["passt"], keep=lambda archive: not NEEDLESS.match(archive.name))
+    except SetupError:
+        if shutil.which("passt"):
+            return Program((shutil.which("passt"),), "unknown", shutil.which("passt"))
+        raise
+    manifest = _manifest(tree)
+    return Program(_through_loader(tree, "usr/bin/passt"), manifest["version"], f"Debian {manifest['suites'][-1]} {manifest['version']}", tree)
+
+
+def find_busybox():
+    """Return the path of a statically linked busybox for the guest."""
+    tree = _fetch_tree("busybox", [["forky"], ["trixie"], ["bookworm"]], ["busybox-static"],
+                       keep=lambda archive: archive.name == "busybox-static")
+    for name in ("usr/bin/busybox", "bin/busybox"):
+        if (tree / name).exists():
+            return tree / name
+    raise SetupError(f"The package tree {tree} has no busybox; remove it and run again.")
+
+
+def find_kernel(name):
+    """Return (kernel image, folder of its modules or None) for a name of :data:`KERNELS` or a path.
+
+    Modules of a kernel given by path are looked for in ``lib/modules`` beside or above it.
+    """
+    if name in KERNELS:
+        tree = _fetch_tree(f"kernel-{name}", [[KERNELS[name]]], ["linux-image-cloud-amd64"],
+                           keep=lambda archive: KERNEL_PARTS.match(archive.name))
+        images = sorted(tree.glob("boot/vmlinuz-*")) + sorted(tree.glob("usr/lib/modules/*/vmlinuz"))
+        modules = sorted(tree.glob("lib/modules/*")) + sorted(tree.glob("usr/lib/modules/*"))
+        if not images or not modules:
+            raise SetupError(f"The package tree {tree} has no kernel; remove it and run again.")
+        return images[0], modules[0]
+    path = Path(name)
+    if not path.is_file():
+        raise SetupError(f"Kernel must be one of {', '.join(KERNELS)} or a file, not {name!r}.")
+    release = path.name.partition("vmlinuz-")[2]
+    for parent in list(path.absolute().parents)[:3]:
+        for folder in sorted(parent.glob("lib/modules/*")) + sorted(parent.glob("usr/lib/modules/*")):
+            if not release or folder.name == release:
+                return path, folder
+    return path, None

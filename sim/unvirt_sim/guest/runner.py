@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Boots a guest against the simulated RTL, or serves the RTL to a QEMU that somebody else starts."""
+
+import contextlib
+import json
+import resource
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import kernel as kernels
+from .content import ContentServer
+from .errors import GuestError, SetupError
+from .measure import PingMeter
+from .net import check_network, create_network
+from .net.pcap import PcapngWriter
+from .packages import cache_folder, find_busybox, find_kernel, find_qemu
+from .qemu import QemuProcess, device_option, machine_options
+from .summary import Summary
+from .vfio_user import VfioUserServer
+
+__all__ = ["BootOptions", "ServeOptions", "boot", "serve", "make_simulation"]
+
+
+@dataclass(kw_only=True)
+class ServeOptions:
+    """What the simulated device is and what its port is connected to."""
+
+    socket: str | None = None
+    net: str = "echo"
+    pcap: str | None = None
+    preset: str = "default"
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class BootOptions(ServeOptions):
+    """How to boot; see the command ``boot``."""
+
+    kernel: str = "6.12"
+    shell: bool = False
+    script: str | None = None
+    json: str | None = None
+    pings: int = 5
+    seconds: float = 900
+    append: str = ""
+    device: str = "rtl"
+    """``rtl``, or ``qemu`` for QEMU's own virtio-net-pci: proves the guest side alone (for development)."""
+
+
+def make_simulation(preset_name, seed=0, say=lambda text: None):
+    """Return a :class:`Simulation` of the preset, its library built if need be.
+
+    Raises
+    ------
+    SetupError
+        If there is no such preset or the harness cannot be built.
+    """
+    from unvirt.config import preset
+
+    try:
+        config = preset(preset_name)
+    except ValueError as error:
+        raise SetupError(f"{error}.") from error
+    from ..harness import Simulation, build_library
+
+    say(f"Building the simulation of preset {preset_name} (kept for the next time)")
+    return Simulation(build_library(config, cache_folder() / "rtl"), seed=seed)
+
+
+def _check(options):
+    """Refuse options that cannot work before anything is downloaded or built."""
+    from unvirt.config import preset
+
+    check_network(options.net)
+    try:
+        preset(options.preset)
+    except ValueError as error:
+        raise SetupError(f"{error}.") from error
+    for name in ("pcap", "json"):
+        path = getattr(options, name, None)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise SetupError(f"The folder of {path} does not exist; make it first.")
+
+
+class _Service(threading.Thread):
+    """Runs the server beside QEMU and keeps what it ended with."""
+
+    def __init__(self, server):
+        super().__init__(name="vfio-user", daemon=True)
+        self.server = server
+        self.result = None
+        self.failure = None
+
+    def run(self):
+        try:
+            self.result = self.server.serve(accept_seconds=60)
+        except Exception as error:      # whatever it was, QEMU must not wait for a dead server
+            self.failure = error
+            self.server.close()
+
+
+def _prepare_kernel(options, folder):
+    """Return (kernel, initramfs parts) with the ELF kernel kept in the cache for named kernels."""
+    image, modules = find_kernel(options.kernel)
+    content = image.read_bytes()
+    release = kernels.kernel_release(content)
+    target = image.with_name("vmlinux-unvirt") if modules and cache_folder() in image.parents else folder / "vmlinux"
+    if not target.exists():
+        kernels.write_atomically(target, kernels.extract_vmlinux(content))
+    return target, release, kernels.module_closure(modules, kernels.MODULES) if modules else []
+
+
+def boot(options, *, simulation=None, say=lambda text: None, show=None):
+    """Boot a guest and return its :class:`Summary`.
+
+    Parameters
+    ----------
+    options
+        :class:`BootOptions`.
+    simulation
+        A harness to use instead of building one.
+    say
+        Called with what is happening, one line at a time.
+    show
+        Called with every console line that is for people, or None.
+
+    Raises
+    ------
+    SetupError
+        If something is missing; nothing was started then.
+    """
+    _check(options)
+    script = None
+    if options.script:
+        try:
+            script = Path(options.script).read_bytes()
+        except OSError as error:
+            raise SetupError(f"The script {options.script} cannot be read ({error.strerror}).") from error
+    qemu, busybox = find_qemu(), find_busybox()
+    folder = Path(tempfile.mkdtemp(prefix="unvirt-boot-"))
+    summary = Summary(options.kernel, options.net, options.preset, options.device, qemu=qemu.version, logs=str(folder))
+    with contextlib.ExitStack() as stack:
+        kernel, summary.release, modules = _prepare_kernel(options, folder)
+        network = content = None
+        settings = {"PINGS": options.pings, "WAIT": 60, "DOWNLOAD": "", "PORT": 0,
+                    "MODE": "shell" if options.shell else "script" if script is not None else "test"}
+        if options.device == "rtl":
+            network = create_network(options.net, log_folder=folder)
+            stack.callback(network.close)
+            settings |= network.guest
+        else:
+            settings |= {"NET": "dhcp", "ADDRESS": "", "PEER": "10.0.2.2"}
+        if options.net == "passt" or options.device == "qemu":
+            content = ContentServer()
+            stack.callback(content.close)
+            settings |= {"DOWNLOAD": content.path, "PORT": content.port}
+        initramfs = folder / "initramfs"
+        initramfs.write_bytes(kernels.build_initramfs(busybox, modules, settings, script))
+        service = None
+        meter = PingMeter()
+        if options.device == "rtl":
+            if simulation is None:
+                simulation = make_simulation(options.preset, options.seed, say)
+            capture = None
+            if options.pcap:
+                capture = PcapngWriter(options.pcap)
+                stack.callback(capture.close)
+            server = VfioUserServer(simulation, folder / "socket", network=network, capture=capture,
+                                    trace=folder / "accesses.jsonl", observer=meter, log=say)
+            stack.callback(server.close)
+            service = _Service(server)
+            service.start()
+            device = ["-device", device_option(folder / "socket")]
+        else:
+            device = ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,bus=rp0,disable-legacy=on,romfile="]
+        say(f"Starting Linux {summary.release} on QEMU {qemu.version}")
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        process = QemuProcess(qemu, kernel, initramfs, device, folder, interactive=options.shell, append=options.append)
+        stack.callback(process.close)
+        watch = _Watch(summary, say, show, content)
+        try:
+            reason = _follow(process, service, options, watch)
+        finally:
+            summary.total_seconds = process.seconds
+            process.close()
+            if service:
+                service.server.stop()
+                service.join(60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        summary.qemu_cpu_seconds = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
+        if service:
+            _account(summary, service, simulation, meter)
+            reason = reason or (f"the simulation ended: {service.failure}" if service.failure else None) \
+                or (service.result or {}).get("broken")
+    summary.reason = reason or summary.reason or _judge(summary, options)
+    summary.ok = not summary.reason
+    for name in ("vmlinux", "initramfs"):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()
+    if options.json:
+        Path(options.json).write_text(json.dumps(summary.as_dict(), indent=1) + "\n")
+    return summary
+
+
+def _follow(process, service, options, watch):
+    """Read the console until QEMU ends; returns why it ended badly, or None."""
+    while not process.finished:
+        for seconds, line in process.lines():
+            watch.line(seconds, line)
+        if service and not service.is_alive() and process.status is None:
+            # QEMU would wait for the device until its own timeout; its end by itself closes the socket a moment before it exits.
+            deadline = time.monotonic() + 3
+            while process.status is None and time.monotonic() < deadline:
+                for seconds, line in process.lines():
+                    watch.line(seconds, line)
+            if process.status is None:
+                if service.failure:
+                    return f"the simulation ended: {service.failure}"
+                return (service.result or {}).get("broken") or "the server ended before the guest did"
+        if not options.shell and process.seconds > options.seconds:
+            return f"the guest was not done after {options.seconds:.0f} s; the last it said was {watch.last!r}"
+    if process.status:
+        return f"QEMU ended with status {process.status}: {process.complaint() or 'it gave no reason'}"
+    return None
+
+
+class _Watch:
+    """Understands the guest's marker lines."""
+
+    def __init__(self, summary, say, show, content):
+        self._summary, self._say, self._show, self._content = summary, say, show, content
+        self.last = ""
+        self.ended = False
+
+    def line(self, seconds, text):
+        """Take one console line."""
+        self.last = text or self.last
+        # Kernel messages may come before the marker on the same line.
+        _, marker, rest = text.partition("UNVIRT: ")
+        if not marker:
+            if self._show:
+                self._show(text)
+            return
+        words = rest.split()
+        handler = getattr(self, f"_on_{words[0]}", None) if words else None
+        if handler:
+            with contextlib.suppress(ValueError, IndexError):   # a line garbled by another is not worth a failure
+                handler(seconds, words[1:])
+
+    def _on_init(self, seconds, words):
+        self._summary.init_seconds = seconds
+        self._say(f"{seconds:6.1f} s  Linux is up")
+
+    def _on_device(self, seconds, words):
+        self._summary.device_seconds = seconds
+        self._say(f"{seconds:6.1f} s  the driver has the device")
+
+    def _on_driver(self, seconds, words):
+        self._summary.driver = words[0]
+
+    def _on_address(self, seconds, words):
+        self._summary.address, self._summary.address_seconds = words[0], seconds
+        self._say(f"{seconds:6.1f} s  eth0 has {words[0]}")
+
+    def _on_ping(self, seconds, words):
+        time_ms = None if words[1] == "lost" else float(words[1])
+        self._summary.pings.append(time_ms)
+        if time_ms is not None and self._summary.first_ping_seconds is None:
+            self._summary.first_ping_seconds = seconds
+        self._say(f"{seconds:6.1f} s  ping {words[0]}: {'lost' if time_ms is None else f'{time_ms:.2f} ms'}")
+
+    def _on_download(self, seconds, words):
+        size, digest, begun, ended = int(words[0]), words[1], float(words[2]), float(words[3])
+        self._summary.download = {"bytes": size, "seconds": ended - begun, "sha256": digest,
+                                  "equal": size == self._content.size and digest == self._content.sha256}
+        self._say(f"{seconds:6.1f} s  downloaded {size} bytes")
+
+    def _on_module(self, seconds, words):
+        self._say(f"{seconds:6.1f} s  module {words[0]} did not load")
+
+    def _on_script(self, seconds, words):
+        if words[0] != "begins":
+            self._summary.script_status = int(words[0])
+
+    def _on_statistics(self, seconds, words):
+        self._summary.statistics = {name: int(value) for name, value in (word.split("=") for word in words)}
+
+    def _on_done(self, seconds, words):
+        self._summary.statistics.setdefault("done", 1)
+        if words[:1] != ["ok"]:
+            self._summary.reason = " ".join(words[1:]) or "the guest gave up without a reason"
+
+
+def _account(summary, service, simulation, meter):
+    """Put what server, meter and simulation counted into the summary."""
+    counts = service.result or service.server.summary()
+    summary.server = {name: value for name, value in counts.items() if name not in ("seconds", "cycles")}
+    summary.cycles = counts["cycles"]
+    seconds = counts["seconds"]
+    summary.rtl_blocking_seconds, summary.rtl_background_seconds = seconds["blocked"], seconds["clocked"]
+    summary.cycles_per_second = summary.cycles / max(seconds["blocked"] + seconds["clocked"], 1e-3)
+    summary.ping_cycles = meter.pings
+    summary.violations = list(simulation.violations)
+    summary.tlps = dict(simulation.counters)
+
+
+def _judge(summary, options):
+    """Return why a boot that ended by itself is a failure, or an empty string."""
+    if summary.violations:
+        return f"the checkers complained {len(summary.violations)} times, first: {summary.violations[0]}"
+    if options.shell:
+        return ""
+    if not summary.statistics.pop("done", None):
+        return "the guest ended before its test was done"
+    if options.script:
+        return "" if summary.script_status == 0 else "the script did not end"
+    if summary.pings and None in summary.pings:
+        return f"{summary.pings.count(None)} of {len(summary.pings)} pings were lost"
+    if summary.download and not summary.download["equal"]:
+        return "the downloaded file differs from the one served"
+    if options.net == "passt" and not summary.download:
+        return "nothing was downloaded"
+    if options.net == "loopback" and not summary.statistics.get("rx_packets"):
+        return "no frame came back through the loopback"
+    return ""
+
+
+def serve(options, *, simulation=None, say=lambda text: None, ready=None):
+    """Serve the device on ``options.socket`` to one QEMU started elsewhere; returns the server's counters.
+
+    ``ready`` is called with QEMU's options once the socket listens.
+    """
+    _check(options)
+    if not options.socket or len(str(options.socket).encode()) > 107:
+        raise SetupError(f"Socket must be a path of at most 107 bytes, not {options.socket!r}.")
+    if not Path(options.socket).absolute().parent.is_dir():
+        raise SetupError(f"The folder of {options.socket} does not exist; make it first.")
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="unvirt-serve-"))
+        network = create_network(options.net, log_folder=folder)
+        stack.callback(network.close)
+        if simulation is None:
+            simulation = make_simulation(options.preset, options.seed, say)
+        capture = None
+        if options.pcap:
+            capture = PcapngWriter(options.pcap)
+            stack.callback(capture.close)
+        server = VfioUserServer(simulation, options.socket, network=network, capture=capture, trace=folder / "accesses.jsonl", log=say)
+        stack.callback(server.close)
+        if ready:
+            ready([*machine_options(), "-device", device_option(Path(options.socket).absolute())])
+        result = server.serve()
+    result["logs"] = str(folder)
+    if result["broken"]:
+        raise GuestError(f"{result['broken']} Accesses are in {folder}.")
+    return result
