@@ -9,11 +9,10 @@ from ..pcie.dma import GRANULE_SIZE
 from ..stream.fifo import Queue
 from ..virtio.queue.lanes import GranuleChain
 from ..virtio.queue.retire import SourcePacket
+from .spec import NET_HEADER_SIZE
 
-__all__ = ["MacBeat", "NET_HEADER_SIZE", "Transmit", "packet_start"]
+__all__ = ["MacBeat", "Transmit", "packet_start"]
 
-NET_HEADER_SIZE = 12
-"""Bytes of virtio_net_hdr before the frame [virtio 5.1.9.1]."""
 
 
 class MacBeat(data.StructLayout):

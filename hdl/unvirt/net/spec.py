@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Numbers of the network device [virtio 5.1]."""
+
+from enum import IntEnum
+
+from amaranth.lib import data
+
+__all__ = ["DEVICE_ID", "CLASS_CODE", "NetFeature", "NET_FEATURES", "NET_RULES", "NetConfig",
+           "NetHeader", "NET_HEADER_SIZE", "STATUS_LINK_UP"]
+
+DEVICE_ID = 1
+CLASS_CODE = 0x020000
+"""Ethernet controller."""
+
+STATUS_LINK_UP = 0
+"""Bit of the ``status`` field [virtio 5.1.4]."""
+
+
+class NetFeature(IntEnum):
+    """Feature bits of the network device [virtio 5.1.3]."""
+
+    MTU = 3
+    MAC = 5
+    MRG_RXBUF = 15
+    STATUS = 16
+
+
+NET_FEATURES = frozenset(NetFeature)
+NET_RULES = ()
+
+
+class NetConfig(data.Struct):
+    """Device configuration [virtio 5.1.4]; fields that belong to features not offered read 0."""
+
+    mac:                 48          # first octet lowest
+    status:              16
+    max_virtqueue_pairs: 16
+    mtu:                 16
+
+
+class NetHeader(data.Struct):
+    """virtio_net_hdr [virtio 5.1.9.1]."""
+
+    flags:       8
+    gso_type:    8
+    hdr_len:     16
+    gso_size:    16
+    csum_start:  16
+    csum_offset: 16
+    num_buffers: 16
+
+
+NET_HEADER_SIZE = NetHeader.as_shape().size // 8

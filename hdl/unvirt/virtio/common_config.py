@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The common configuration structure [virtio 4.1.4.3] and the life of the device: features, status, reset."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..pcie.bus import RegisterBusSignature
+from .contract import row_width
+from .spec import FEATURE_BITS, NO_VECTOR, Common, Status
+
+__all__ = ["CommonConfig"]
+
+_DRIVER_BITS = ((1 << Status.ACKNOWLEDGE) | (1 << Status.DRIVER) | (1 << Status.DRIVER_OK)
+                | (1 << Status.FEATURES_OK) | (1 << Status.FAILED))
+
+
+class CommonConfig(wiring.Component):
+    """Registers of the common configuration structure.
+
+    Accesses of 1, 2 and 4 bytes by byte enables; a 64-bit field is two independent halves. A 16-bit field is written only
+    as a whole. An access takes three cycles, a read answers in the third. Queue fields are kept in :class:`QueueConfigs`, written while the
+    queue is not enabled. A queue beyond ``queues`` reads size 0.
+
+    **Status**: bits the driver set stay until a reset; a write that clears some of them is ignored [DER-INIT-03]. FEATURES_OK is taken only for a legal set
+    of features, and freezes it. Writing 0 (or ``function_reset``) asks the engine to come to rest; the status keeps its value until all is quiet, then everything here
+    returns to defaults and the status reads 0.
+
+    Members
+    -------
+    bus : ``In(RegisterBusSignature)``
+        Addresses 0 to 63.
+    offered, features : ``In``/``Out(FEATURE_BITS)``
+    function_reset : ``In(1)``, function_reset_done : ``Out(1)``
+        Level and pulse: FLR or hot reset.
+    violation : ``In(1)``
+        Sets DEVICE_NEEDS_RESET if DRIVER_OK is set.
+    config_changed : ``In(1)``
+        The device configuration changed in this cycle.
+    notify_config : ``Out(1)``
+        Pulse: tell the driver of a change.
+    engine_reset, engine_reset_done, driver_ok : engine side
+    row, bank, write_enable, write_data, read_data :
+        To the queue rows.
+    started_row, started : ``Out``
+        Pulse: a queue was enabled.
+    config_vector : ``Out(16)``
+    forget : ``Out(1)``
+        Level: a reset is ending; interrupts that wait are void.
+    """
+
+    def __init__(self, *, rows, queues, max_queue_size, vectors, rules):
+        self._rows = rows
+        self._queues = queues
+        self._max_queue_size = max_queue_size
+        self._vectors = vectors
+        self._rules = rules
+        super().__init__({
+            "bus": In(RegisterBusSignature()),
+            "offered": In(FEATURE_BITS),
+            "features": Out(FEATURE_BITS),
+            "function_reset": In(1),
+            "function_reset_done": Out(1),
+            "violation": In(1),
+            "config_changed": In(1),
+            "notify_config": Out(1),
+            "engine_reset": Out(1),
+            "engine_reset_done": In(1),
+            "interrupts_idle": In(1),
+            "driver_ok": Out(1),
+            "row": Out(row_width(rows)),
+            "bank": Out(3),
+            "write_enable": Out(4),
+            "write_data": Out(32),
+            "read_data": In(32),
+            "started": Out(1),
+            "started_row": Out(row_width(rows)),
+            "config_vector": Out(16, init=NO_VECTOR),
+            "forget": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        access = self.bus.request.payload
+        enables, value = access.byte_enables, access.data
+        offset = access.address[:6]
+        low_half, high_half = enables[:2].all(), enables[2:].all()
+
+        device_select, driver_select = Signal(32), Signal(32)
+        queue_select = Signal(16)
+        accepted = Signal(FEATURE_BITS)
+        status = Signal(8)
+        generation = Signal(8)
+        resetting = Signal()
+        needs_reset = status[Status.NEEDS_RESET]
+        frozen = status[Status.FEATURES_OK]
+        answer = Signal(32)
+        valid_queue = queue_select < self._queues
+        swept = Signal(range(self._rows + 1))
+
+        legal = Signal()
+        conditions = [(accepted & ~self.offered) == 0, accepted[32]]
+        for rule in self._rules:
+            conditions.append(~accepted[rule.feature]
+                              | Cat(accepted[bit] for bit in rule.needs).any())
+        m.d.comb += [
+            legal.eq(Cat(conditions).all()),
+            self.features.eq(accepted),
+            self.driver_ok.eq(status[Status.DRIVER_OK] & ~needs_reset & ~resetting),
+            self.row.eq(queue_select),
+            self.write_data.eq(value),
+            self.bus.response_data.eq(answer),
+            self.started_row.eq(queue_select),
+            self.engine_reset.eq(resetting),
+        ]
+
+        def window(bits, select):
+            """Return 32 bits of ``bits``, window ``select``; 0 beyond."""
+            return Mux(select < FEATURE_BITS // 32,
+                       bits.word_select(select[:2], 32), 0)
+
+        def merge(register):
+            """Return ``register`` with the enabled bytes of the value written."""
+            return Cat(Mux(enables[byte], value.word_select(byte, 8),
+                           register.word_select(byte, 8)) for byte in range(4))
+
+        # Queue fields: bank of the rows that holds the DW at this offset.
+        bank = Signal(3)
+        banked = Signal()
+        with m.Switch(offset[2:]):
+            for number, field in enumerate((Common.QUEUE_DESC, Common.QUEUE_DESC + 4,
+                                            Common.QUEUE_DRIVER, Common.QUEUE_DRIVER + 4,
+                                            Common.QUEUE_DEVICE, Common.QUEUE_DEVICE + 4,
+                                            Common.QUEUE_SIZE, Common.QUEUE_ENABLE)):
+                with m.Case(field >> 2):
+                    m.d.comb += [bank.eq(number), banked.eq(1)]
+        m.d.comb += self.bank.eq(bank)
+
+        was_enabled = Signal()
+        generation_step = Signal()
+        m.d.comb += generation_step.eq(self.config_changed)
+        with m.If(generation_step):
+            m.d.sync += generation.eq(generation + 1)
+
+        with m.FSM(name="common_config"):
+            with m.State("SWEEP"):
+                # Rows return to their defaults: largest size, no vector, not enabled.
+                number = swept >> 3
+                m.d.comb += [
+                    self.row.eq(number), self.bank.eq(swept[:3]), self.write_enable.eq(0xF),
+                    self.write_data.eq(0), self.forget.eq(1),
+                ]
+                with m.If(swept[:3] == 6):
+                    m.d.comb += self.write_data.eq(
+                        Cat(Mux(number < self._queues, C(self._max_queue_size, 16), C(0, 16)),
+                            C(NO_VECTOR, 16)))
+                m.d.sync += swept.eq(swept + 1)
+                with m.If(swept == 8 * self._rows - 1):
+                    m.next = "CLEARED"
+            with m.State("CLEARED"):
+                m.d.comb += self.forget.eq(1)
+                m.d.sync += [
+                    device_select.eq(0), driver_select.eq(0), queue_select.eq(0), accepted.eq(0),
+                    self.config_vector.eq(NO_VECTOR), swept.eq(0),
+                ]
+                with m.If(~self.function_reset):
+                    m.d.comb += self.function_reset_done.eq(resetting)
+                    m.d.sync += [status.eq(0), resetting.eq(0)]
+                    m.next = "IDLE"
+                with m.Elif(self.interrupts_idle):
+                    # The attachment ends an FLR when it is told that all is quiet.
+                    m.d.comb += self.function_reset_done.eq(1)
+            with m.State("IDLE"):
+                with m.If(resetting & self.engine_reset_done & self.interrupts_idle):
+                    m.next = "SWEEP"
+                with m.Elif(self.function_reset & ~resetting):
+                    m.d.sync += resetting.eq(1)
+                with m.Elif(self.bus.request.valid):
+                    # The bank of the selected row is read in this cycle, whether it is enabled in the next.
+                    m.next = "LOOK"
+            with m.State("LOOK"):
+                m.d.comb += self.bank.eq(7)
+                m.d.sync += answer.eq(self.read_data)
+                m.next = "ACCESS"
+            with m.State("ACCESS"):
+                m.d.comb += [was_enabled.eq(self.read_data[0]), self.bus.request.ready.eq(1)]
+                m.next = "IDLE"
+                with m.If(access.write):
+                    self._elaborate_write(m, offset, enables, value, merge, low_half, high_half,
+                                          device_select, driver_select, queue_select, accepted,
+                                          status, frozen, legal, resetting, bank, banked,
+                                          was_enabled, valid_queue)
+                with m.Else():
+                    m.next = "RESPOND"
+                    with m.Switch(offset[2:]):
+                        for field, register in (
+                                (Common.DEVICE_FEATURE_SELECT, device_select),
+                                (Common.DEVICE_FEATURE, window(self.offered, device_select)),
+                                (Common.DRIVER_FEATURE_SELECT, driver_select),
+                                (Common.DRIVER_FEATURE, window(accepted, driver_select)),
+                                (Common.CONFIG_MSIX_VECTOR,
+                                 Cat(self.config_vector, C(self._queues, 16))),
+                                (Common.DEVICE_STATUS, Cat(status, generation, queue_select))):
+                            with m.Case(field >> 2):
+                                m.d.sync += answer.eq(register)
+                        with m.Case(Common.QUEUE_ENABLE >> 2):
+                            m.d.sync += answer.eq(Mux(valid_queue,
+                                                      Cat(answer[:16], queue_select), 0))
+                        with m.Default():
+                            with m.If(~banked | ~valid_queue):
+                                m.d.sync += answer.eq(0)
+                            with m.If((offset[2:] == Common.QUEUE_SIZE >> 2) & ~valid_queue):
+                                m.d.sync += answer.eq(NO_VECTOR << 16)
+            with m.State("RESPOND"):
+                m.d.comb += self.bus.response_valid.eq(1)
+                m.next = "IDLE"
+
+        # A violation stops the function; without DRIVER_OK there is nothing to stop.
+        stops = Signal()
+        m.d.comb += stops.eq(self.violation & status[Status.DRIVER_OK] & ~needs_reset & ~resetting)
+        with m.If(stops):
+            m.d.sync += status[Status.NEEDS_RESET].eq(1)
+        m.d.comb += self.notify_config.eq(stops | (self.config_changed & self.driver_ok))
+        return m
+
+    def _elaborate_write(self, m, offset, enables, value, merge, low_half, high_half,
+                         device_select, driver_select, queue_select, accepted, status, frozen,
+                         legal, resetting, bank, banked, was_enabled, valid_queue):
+        """What a write does, by DW."""
+        with m.Switch(offset[2:]):
+            with m.Case(Common.DEVICE_FEATURE_SELECT >> 2):
+                m.d.sync += device_select.eq(merge(device_select))
+            with m.Case(Common.DRIVER_FEATURE_SELECT >> 2):
+                m.d.sync += driver_select.eq(merge(driver_select))
+            with m.Case(Common.DRIVER_FEATURE >> 2):
+                with m.If(~frozen):
+                    for number in range(FEATURE_BITS // 32):
+                        with m.If(driver_select == number):
+                            word = accepted.word_select(number, 32)
+                            m.d.sync += word.eq(merge(word))
+            with m.Case(Common.CONFIG_MSIX_VECTOR >> 2):
+                with m.If(low_half):
+                    m.d.sync += self.config_vector.eq(
+                        Mux(value[:16] < self._vectors, value[:16], NO_VECTOR))
+            with m.Case(Common.DEVICE_STATUS >> 2):
+                with m.If(enables[0]):
+                    written = value[:8]
+                    with m.If(written == 0):
+                        m.d.sync += resetting.eq(1)
+                    with m.Elif(((status & _DRIVER_BITS & ~written) == 0) & ~resetting):
+                        m.d.sync += status.eq(
+                            status | (written & _DRIVER_BITS & ~(
+                                Mux(legal | frozen, 0, 1 << Status.FEATURES_OK)
+                                | Mux(frozen, 0, 1 << Status.DRIVER_OK))))
+                with m.If(high_half):
+                    m.d.sync += queue_select.eq(value[16:])
+            with m.Default():
+                fixed = Signal(32)
+                size = value[:16]
+                m.d.comb += fixed.eq(value)
+                with m.If(banked & valid_queue & ~was_enabled & ~resetting):
+                    m.d.comb += [self.bank.eq(bank), self.write_data.eq(fixed),
+                                 self.write_enable.eq(enables)]
+                    with m.If(bank == 6):
+                        # Only a power of two up to the largest size [virtio 2.7]; only vectors that exist.
+                        good = (size != 0) & ((size & (size - 1)) == 0) \
+                            & (size <= self._max_queue_size)
+                        m.d.comb += [
+                            self.write_enable.eq(Cat((low_half & good).replicate(2),
+                                                     high_half.replicate(2))),
+                            fixed[16:].eq(Mux(value[16:] < self._vectors, value[16:], NO_VECTOR)),
+                        ]
+                    with m.Elif(bank == 7):
+                        # queue_enable takes 1 only; the notify offset beside it is read-only.
+                        m.d.comb += [self.write_enable.eq(Mux(low_half & (size == 1), 0b0011, 0)),
+                                     self.started.eq(low_half & (size == 1))]

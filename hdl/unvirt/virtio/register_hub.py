@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Routes register accesses of BAR 0 to the blocks behind it."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..pcie.bus import Region, RegisterBusSignature
+
+__all__ = ["RegisterHub"]
+
+_REGIONS = {
+    "common": Region.COMMON >> 12,
+    "isr": Region.ISR >> 12,
+    "device": Region.DEVICE >> 12,
+    "notify": Region.NOTIFY >> 12,
+}
+
+
+class RegisterHub(wiring.Component):
+    """Two initiators, five targets; one access at a time.
+
+    The completer goes first, the PCI configuration access window (``window``) when it is quiet. An access to a hole is a read of zero or a write without effect. No latency; while a
+    read waits for its response nothing else is started.
+    """
+
+    completer: In(RegisterBusSignature())
+    window: In(RegisterBusSignature())
+    common: Out(RegisterBusSignature())
+    isr: Out(RegisterBusSignature())
+    device: Out(RegisterBusSignature())
+    notify: Out(RegisterBusSignature())
+    msix: Out(RegisterBusSignature())
+
+    def elaborate(self, platform):
+        m = Module()
+        targets = [getattr(self, name) for name in (*_REGIONS, "msix")]
+        initiators = (self.completer, self.window)
+        reading, reader = Signal(), Signal()
+        hole_answers = Signal()
+
+        # A request on show must not be replaced by the other initiator's while its target makes it wait.
+        chosen, locked = Signal(), Signal()
+        m.d.comb += chosen.eq(Mux(locked, reader, ~self.completer.request.valid))
+        valid = Mux(chosen, self.window.request.valid, self.completer.request.valid) & ~reading
+        payload = Signal.like(self.completer.request.payload)
+        m.d.comb += payload.eq(Mux(chosen, Value.cast(self.window.request.payload),
+                                   Value.cast(self.completer.request.payload)))
+        page = payload.address[12:]
+        ready = Signal()
+        hit = Signal()
+        for target in targets:
+            m.d.comb += target.request.payload.eq(payload)
+        for name, number in _REGIONS.items():
+            target = getattr(self, name)
+            with m.If(page == number):
+                extra = (payload.address[:12] < 64) if name == "common" else 1
+                m.d.comb += [target.request.valid.eq(valid & extra), hit.eq(extra),
+                             ready.eq(target.request.ready)]
+        with m.If(page[3] | (page == Region.MSIX_PBA >> 12)):
+            m.d.comb += [self.msix.request.valid.eq(valid), hit.eq(1),
+                         ready.eq(self.msix.request.ready)]
+        with m.If(~hit):
+            m.d.comb += ready.eq(1)
+
+        taken = Signal()
+        m.d.comb += taken.eq(valid & ready)
+        m.d.sync += [
+            locked.eq(valid & ~ready),
+            hole_answers.eq(taken & ~hit & ~payload.write),
+        ]
+        with m.If(~locked & ~reading):
+            m.d.sync += reader.eq(chosen)
+        responding = Signal()
+        answer = Signal(32)
+        m.d.comb += responding.eq(hole_answers
+                                  | Cat(target.response_valid for target in targets).any())
+        for target in targets:
+            with m.If(target.response_valid):
+                m.d.comb += answer.eq(target.response_data)
+        with m.If(taken & ~payload.write):
+            m.d.sync += reading.eq(1)
+        with m.Elif(responding):
+            m.d.sync += reading.eq(0)
+        for number, initiator in enumerate(initiators):
+            m.d.comb += [
+                initiator.request.ready.eq(taken & (chosen == number)),
+                initiator.response_valid.eq(responding & (reader == number)),
+                initiator.response_data.eq(answer),
+            ]
+        return m
