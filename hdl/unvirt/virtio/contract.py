@@ -63,7 +63,7 @@ def EngineControlSignature(rows, config_ports):
         Pulse: the driver broke a rule in memory or a DMA read failed; the transport sets DEVICE_NEEDS_RESET and notifies.
     interrupts : ``In(stream)``
         Used buffer notifications to send, by row, after suppression was decided.
-    configs : ports
+    config_0, config_1, ... : ports
         ``config_ports`` read ports of the queue configuration rows.
     """
     members = {
@@ -74,6 +74,8 @@ def EngineControlSignature(rows, config_ports):
         "reset_done": In(1),
         "violation": In(1),
         "interrupts": In(stream.Signature(Notification(rows))),
-        "configs": In(QueueConfigPort(rows)).array(config_ports),
     }
+    # Not an array: a flipped interface cannot be asked for one in this version of Amaranth.
+    for index in range(config_ports):
+        members[f"config_{index}"] = In(QueueConfigPort(rows))
     return wiring.Signature(members)

@@ -112,7 +112,7 @@ class VirtioTransport(wiring.Component):
         connect(m, notify.notifications, flipped(engine.notifications))
         connect(m, flipped(engine.interrupts), interrupts.events)
         for index in range(self._config_ports):
-            connect(m, flipped(engine.configs[index]), rows_memory.ports[index])
+            connect(m, flipped(getattr(engine, f"config_{index}")), rows_memory.ports[index])
         connect(m, interrupts.configs, rows_memory.ports[self._config_ports])
 
         offered = sum(1 << bit for bit in self._features)

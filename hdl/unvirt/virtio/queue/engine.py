@@ -22,12 +22,15 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ...pcie.dma import WriteBeat
-from ..contract import EngineControlSignature, row_width
+from ...pcie.dma import GRANULE_SIZE, WriteBeat
+from ..contract import EngineControlSignature
+from ..spec import Feature
 from .control import EngineControl
 from .fetch import FetchSide
+from .lanes import GranuleChain
 from .notify_decision import NotifyDecision
-from .sink import Sink
+from .retire import SourcePacket
+from .sink import Sink, SinkPacket
 from .source_service import SourceService
 from .used import UsedWriter
 
@@ -35,3 +38,158 @@ __all__ = ["CONFIG_PORTS", "QueueEngine"]
 
 CONFIG_PORTS = 5
 """Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision."""
+
+
+class QueueEngine(wiring.Component):
+    """Fetches buffers, reads and fills them, uses them and raises interrupts.
+
+    **Ordering**: data, used elements, index, suppression read and interrupt of a row follow each other on the link. Packets of a row keep
+    its order; rows are independent. **Reset**: see :class:`~unvirt.virtio.queue.control.EngineControl`.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+    is_sink : callable
+        Tells from a row (a Value) whether the device writes its buffers.
+    header_size, start_offset : int
+        Bytes of the personality's header; where in a word packets begin in the transmit buffer.
+    sink_size : int
+        Bytes of the personality's memory that packets for sinks come from.
+
+    Members
+    -------
+    control : ``In(EngineControlSignature)``
+    meta, data : ``Out(ReadClientSignature)``
+        Clients of the read engine.
+    writes : ``Out(stream.Signature(WriteBeat)).array(3)``
+        Used flags, used ring, sink data.
+    source_packets, source_word, source_data, source_next_of, source_next, source_free :
+        The source service: packets in the transmit buffer and access to it.
+    sink_packets, sink_word, sink_data, sink_buffers, mergeable :
+        The sink service.
+    msix_enable, max_read_request_size : ``In``
+    dma_idle : ``In(1)``
+        Both DMA engines and the interrupt path have nothing under way.
+    drain : ``Out(1)``
+        For the personality: discard what waits.
+    stat_source_dropped, stat_sink_dropped : ``Out(1)``
+    """
+
+    def __init__(self, config, *, is_sink, header_size, start_offset, sink_size):
+        self._config = config
+        self._is_sink = is_sink
+        self._sink_size = sink_size
+        self._fetch = FetchSide(config, is_sink=is_sink)
+        self._source = SourceService(config, is_sink=is_sink, start_offset=start_offset,
+                                     shortest=header_size + 14)
+        granules = config.tx_buffer_size // GRANULE_SIZE
+        width = config.data_width
+        super().__init__({
+            "control": In(EngineControlSignature(config.rows, CONFIG_PORTS)),
+            "meta": Out(self._fetch.signature.members["client"].signature),
+            "data": Out(self._source.signature.members["client"].signature),
+            "writes": Out(stream.Signature(WriteBeat(width))).array(3),
+            "source_packets": Out(stream.Signature(SourcePacket(granules))),
+            "source_word": In(range(config.tx_buffer_size * 8 // width)),
+            "source_data": Out(width),
+            "source_next_of": In(range(granules)),
+            "source_next": Out(range(granules)),
+            "source_free": In(stream.Signature(GranuleChain(granules))),
+            "sink_packets": In(stream.Signature(SinkPacket(config.rows, sink_size))),
+            "sink_word": Out(range(sink_size * 8 // width)),
+            "sink_data": In(width),
+            "sink_buffers": Out(16),
+            "mergeable": In(1),
+            "msix_enable": In(1),
+            "max_read_request_size": In(3),
+            "dma_idle": In(1),
+            "drain": Out(1),
+            "stat_source_dropped": Out(1),
+            "stat_sink_dropped": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        rows = config.rows
+        m.submodules.engine_control = control = EngineControl(rows=rows)
+        m.submodules.fetch = fetch = self._fetch
+        m.submodules.source = source = self._source
+        m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size)
+        m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=2)
+        m.submodules.decision = decision = NotifyDecision(rows=rows)
+        transport = self.control
+
+        # Life of the engine.
+        m.d.comb += [
+            control.driver_ok.eq(transport.driver_ok),
+            control.reset.eq(transport.reset),
+            transport.reset_done.eq(control.reset_done),
+            self.drain.eq(control.drain),
+            control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & used.idle
+                               & decision.idle & self.dma_idle),
+            used.discard.eq(control.drain),
+            transport.violation.eq(fetch.violation | source.violation | decision.violation),
+        ]
+        for block in (fetch, source, sink, decision):
+            m.d.comb += block.drain.eq(control.drain)
+        for block in (fetch, source, sink, used, decision):
+            m.d.comb += [block.sweep.valid.eq(control.sweep.valid),
+                         block.sweep.row.eq(control.sweep.row)]
+
+        # Fetch.
+        connect(m, flipped(transport.notifications), fetch.notifications)
+        for index in range(3):
+            connect(m, flipped(getattr(transport, f"config_{index}")), fetch.configs[index])
+        connect(m, flipped(transport.config_3), used.config)
+        connect(m, flipped(transport.config_4), decision.config)
+        connect(m, fetch.client, flipped(self.meta))
+        connect(m, source.issue, fetch.issue)
+        connect(m, source.retire, fetch.retire)
+        connect(m, sink.chains, fetch.sink)
+        connect(m, fetch.ready_rows, source.ready_rows)
+        m.d.comb += fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC])
+
+        # Positions of a row come from the service that consumes its chains.
+        for asked, given, source_ports, sink_index in (
+                (fetch.retired_row, fetch.retired, (source.retired_row, source.retired), 0),
+                (fetch.head_row, fetch.head, (source.issued_row, source.issued), 1)):
+            of_sink = Signal()
+            m.d.sync += of_sink.eq(self._is_sink(asked))
+            m.d.comb += [
+                source_ports[0].eq(asked),
+                sink.retired_row[sink_index].eq(asked),
+                given.eq(Mux(of_sink, sink.retired[sink_index], source_ports[1])),
+            ]
+
+        # Source and sink.
+        connect(m, source.client, flipped(self.data))
+        connect(m, source.packets, flipped(self.source_packets))
+        connect(m, flipped(self.source_free), source.free)
+        connect(m, flipped(self.sink_packets), sink.packets)
+        m.d.comb += [
+            source.max_read_request_size.eq(self.max_read_request_size),
+            source.read_word.eq(self.source_word),
+            self.source_data.eq(source.read_data),
+            source.next_of.eq(self.source_next_of),
+            self.source_next.eq(source.next),
+            self.sink_word.eq(sink.read_word),
+            sink.read_data.eq(self.sink_data),
+            self.sink_buffers.eq(sink.buffers),
+            sink.mergeable.eq(self.mergeable),
+            self.stat_source_dropped.eq(source.stat_dropped),
+            self.stat_sink_dropped.eq(sink.stat_dropped),
+        ]
+
+        # Used elements, and whether to interrupt.
+        connect(m, source.used, used.elements[0])
+        connect(m, sink.used, used.elements[1])
+        connect(m, used.published, decision.published)
+        connect(m, decision.reads, fetch.flag_reads)
+        connect(m, fetch.flag_answers, decision.answers)
+        connect(m, decision.interrupts, flipped(transport.interrupts))
+        m.d.comb += decision.msix_enable.eq(self.msix_enable)
+        connect(m, fetch.flags, flipped(self.writes[0]))
+        connect(m, used.writes, flipped(self.writes[1]))
+        connect(m, sink.writes, flipped(self.writes[2]))
+        return m
