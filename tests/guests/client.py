@@ -25,7 +25,8 @@ class Client:
         self.socket.connect(str(path))
         self._id = 0
         if greet:
-            self.request(1, struct.pack("<HH", 0, 0) + b'{"capabilities":{"max_msg_fds":8,"max_data_xfer_size":1048576,"pgsize":4096}}\0')
+            hello = b'{"capabilities":{"max_msg_fds":8,"max_data_xfer_size":1048576,"pgsize":4096}}\0'
+            self.request(1, struct.pack("<HH", 0, 0) + hello)
 
     def post(self, command, body=b"", fds=(), flags=0):
         """Send a message without waiting for an answer; returns its number."""

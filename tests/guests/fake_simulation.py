@@ -165,8 +165,8 @@ class FakeSimulation:
         self.select = {"device": 0, "driver": 0, "queue": 0}
         self.driver_features = 0
         self.config_vector = 0xFFFF
-        self.queues = [{"size": QUEUE_SIZE, "vector": 0xFFFF, "enable": 0, "desc": 0, "driver": 0, "device": 0, "seen": 0, "used": 0}
-                       for _ in range(QUEUES)]
+        fresh = {"size": QUEUE_SIZE, "vector": 0xFFFF, "enable": 0, "desc": 0, "driver": 0, "device": 0, "seen": 0, "used": 0}
+        self.queues = [dict(fresh) for _ in range(QUEUES)]
 
     def _decode(self, address, size):
         base = int.from_bytes(self.config[0x10:0x18], "little") & ~0xF
@@ -178,12 +178,13 @@ class FakeSimulation:
         image = bytearray(64)
         queue = self.queues[self.select["queue"]] if self.select["queue"] < QUEUES else None
         select = self.select
-        struct.pack_into("<IIII", image, 0, select["device"], FEATURES >> 32 * select["device"] & 0xFFFFFFFF if select["device"] < 2 else 0,
-                         select["driver"], self.driver_features >> 32 * min(select["driver"], 1) & 0xFFFFFFFF)
+        offered = FEATURES >> 32 * select["device"] & 0xFFFFFFFF if select["device"] < 2 else 0
+        accepted = self.driver_features >> 32 * min(select["driver"], 1) & 0xFFFFFFFF
+        struct.pack_into("<IIII", image, 0, select["device"], offered, select["driver"], accepted)
         struct.pack_into("<HHBBH", image, 16, self.config_vector, QUEUES, self.status, 0, select["queue"])
         if queue:
-            struct.pack_into("<HHHHQQQ", image, 24, queue["size"], queue["vector"], queue["enable"], select["queue"], queue["desc"],
-                             queue["driver"], queue["device"])
+            struct.pack_into("<HHHHQQQ", image, 24, queue["size"], queue["vector"], queue["enable"], select["queue"],
+                             queue["desc"], queue["driver"], queue["device"])
         return bytes(image[offset:offset + size])
 
     def _common_write(self, offset, value, size):

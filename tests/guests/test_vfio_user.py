@@ -3,64 +3,18 @@
 
 import json
 import os
-import socket
+import random
 import struct
-import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from client import Client, Refused, fired
-from fake_simulation import AER, EXPRESS, MSIX, FakeSimulation
-from unvirt_sim.guest.net.echo import EchoNetwork
-from unvirt_sim.guest.net.loopback import LoopbackNetwork
+from client import Client, Refused
+from fake_simulation import AER, FakeSimulation
+from unvirt_sim.guest.errors import SetupError
 from unvirt_sim.guest.vfio_user import VfioUserServer
 
-EVENTFD_TRIGGER, NONE_TRIGGER, NONE_MASK, NONE_UNMASK = 0x24, 0x21, 0x09, 0x11
-
-
-class Served:
-    """A server in a thread over a fresh stand-in."""
-
-    def __init__(self, folder, network=None):
-        self.simulation = FakeSimulation()
-        self.log = []
-        self.trace = folder / "trace"
-        self.server = VfioUserServer(self.simulation, folder / "socket", network=network, trace=self.trace, log=self.log.append)
-        self.path = folder / "socket"
-        self.result = {}
-        self.thread = threading.Thread(target=lambda: self.result.update(self.server.serve(accept_seconds=10)), daemon=True)
-        self.thread.start()
-
-    def finish(self):
-        self.server.stop()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-        return self.result
-
-
-@pytest.fixture
-def served(tmp_path):
-    served = Served(tmp_path)
-    yield served
-    served.finish()
-
-
-@pytest.fixture
-def client(served):
-    client = Client(served.path)
-    yield client
-    client.socket.close()
-
-
-def memory(size=1 << 16):
-    fd = os.memfd_create("guest")
-    os.ftruncate(fd, size)
-    return fd
+EVENTFD_TRIGGER = 0x24
 
 
 # -- hello and description
@@ -173,8 +127,8 @@ def test_many_posted_writes_and_a_read_behind_them(served, client):
 
 # -- memory
 
-def test_dma_map_shares_the_client_s_memory(served, client):
-    fd = memory(1 << 16)
+def test_dma_map_shares_the_client_s_memory(served, client, guest_memory):
+    fd = guest_memory(1 << 16)
     os.pwrite(fd, b"hello", 0x2000)
     client.map(0x10_0000, 0x4000, fd, offset=0x2000)
     size, array, readable, writable = served.simulation.memory[0x10_0000]
@@ -184,8 +138,8 @@ def test_dma_map_shares_the_client_s_memory(served, client):
     assert os.pread(fd, 8, 0x2000) == b"helloRTL"
 
 
-def test_read_only_map_and_map_without_memory(served, client):
-    fd = memory()
+def test_read_only_map_and_map_without_memory(served, client, guest_memory):
+    fd = guest_memory()
     os.pwrite(fd, b"rom", 0)
     client.map(0xC0000, 0x1000, fd, flags=1)
     client.map(0xFFFC_0000, 0x4_0000)
@@ -195,8 +149,8 @@ def test_read_only_map_and_map_without_memory(served, client):
     client.unmap(0xFFFC_0000, 0x4_0000)
 
 
-def test_unmap_is_a_range_and_always_succeeds(served, client):
-    fd = memory()
+def test_unmap_is_a_range_and_always_succeeds(served, client, guest_memory):
+    fd = guest_memory()
     for address in (0, 0x10000, 0x40000):
         client.map(address, 0x10000, fd)
     assert len(client.unmap(0x80000, 0x1000)) == 24
@@ -207,118 +161,14 @@ def test_unmap_is_a_range_and_always_succeeds(served, client):
     client.map(0, 0x10000, fd)
 
 
-def test_impossible_maps_are_refused(served, client):
-    fd = memory()
+def test_impossible_maps_are_refused(served, client, guest_memory):
+    fd = guest_memory()
     client.map(0, 0x10000, fd)
-    for address, size, offset in ((0x8000, 0x1000, 0), (0x20000, 0, 0), (0x20000, 1 << 40, 0), (0x20000, 0x1000, 123), ((1 << 64) - 1, 0x1000, 0)):
+    for address, size, offset in ((0x8000, 0x1000, 0), (0x20000, 0, 0), (0x20000, 1 << 40, 0), (0x20000, 0x1000, 123),
+                                  ((1 << 64) - 1, 0x1000, 0)):
         with pytest.raises(Refused):
             client.map(address, size, fd, offset=offset)
     assert list(served.simulation.memory) == [0]
-
-
-# -- interrupts
-
-def with_msix(client):
-    client.open_bar()
-    client.write(7, MSIX + 2, struct.pack("<H", 0x8000))
-
-
-def test_msix_message_becomes_an_event(served, client):
-    with_msix(client)
-    events = [os.eventfd(0) for _ in range(4)]
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 4, events)
-    for vector in (2, 0):
-        served.simulation.message(vector)
-        assert fired(events[vector]) == 1
-    assert served.server.function.counts["interrupts"] == 2
-
-
-def test_table_is_filled_once_memory_is_enabled(served, client):
-    events = [os.eventfd(0)]
-    client.set_irqs(2, EVENTFD_TRIGGER, 1, 1, events)
-    with_msix(client)
-    served.simulation.message(1)
-    assert fired(events[0]) == 1
-
-
-def test_eventfd_replaced_and_pending_kept(served, client):
-    with_msix(client)
-    first, second = os.eventfd(0), os.eventfd(0)
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1, [first])
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1)           # taken away: the RTL's vector is masked
-    served.simulation.message(0)
-    assert fired(first, 0.2) == 0
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1, [second])
-    assert fired(second) == 1
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1, [first])
-    served.simulation.message(0)
-    assert fired(first) == 1
-    assert fired(second, 0.1) == 0
-
-
-def test_disable_and_self_trigger(served, client):
-    with_msix(client)
-    event = os.eventfd(0)
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1, [event])
-    client.set_irqs(2, NONE_TRIGGER, 0, 1)
-    assert fired(event) == 1
-    client.set_irqs(2, NONE_TRIGGER, 0, 0)
-    served.simulation.message(0)
-    assert fired(event, 0.2) == 0
-
-
-def test_set_irqs_out_of_range(served, client):
-    for index, start, count in ((2, 4, 1), (2, 0, 5), (0, 0, 2), (1, 0, 1), (9, 0, 1)):
-        with pytest.raises(Refused, match="22"):
-            client.set_irqs(index, EVENTFD_TRIGGER, start, count, [os.eventfd(0)])
-    with pytest.raises(Refused, match="22"):
-        client.set_irqs(2, EVENTFD_TRIGGER, 0, 3, [os.eventfd(0), os.eventfd(0)])
-    client.set_irqs(3, NONE_TRIGGER, 0, 0)
-
-
-def test_intx_masks_itself_and_fires_again(served, client):
-    event = os.eventfd(0)
-    client.set_irqs(0, EVENTFD_TRIGGER, 0, 1, [event])
-    served.simulation.intx = True
-    assert fired(event) == 1
-    assert fired(event, 0.1) == 0
-    client.set_irqs(0, NONE_UNMASK, 0, 1)
-    assert fired(event) == 1
-    client.set_irqs(0, NONE_UNMASK, 0, 1)
-    assert fired(event) == 1
-    served.simulation.intx = False
-    client.set_irqs(0, NONE_UNMASK, 0, 1)
-    assert fired(event, 0.1) == 0
-    client.set_irqs(0, NONE_MASK, 0, 1)
-    served.simulation.intx = True
-    assert fired(event, 0.1) == 0
-
-
-# -- reset
-
-def test_device_reset_clears_the_function_and_the_table_is_filled_again(served, client):
-    with_msix(client)
-    event = os.eventfd(0)
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1, [event])
-    client.request(13)
-    assert ("reset", "hot") in served.simulation.log
-    assert client.read(7, 0x04, 2) == b"\0\0"
-    assert client.read(0, 20, 1) == b"\xff"
-    with_msix(client)
-    served.simulation.message(0)
-    assert fired(event) == 1
-
-
-def test_function_level_reset_by_configuration_write(served, client):
-    with_msix(client)
-    event = os.eventfd(0)
-    client.set_irqs(2, EVENTFD_TRIGGER, 3, 1, [event])
-    client.write(7, EXPRESS + 8, struct.pack("<H", 0xA810))
-    assert ("reset", "flr") in served.simulation.log
-    with_msix(client)
-    served.simulation.message(3)
-    assert fired(event) == 1
-    assert served.server.function.counts["resets"] == 1
 
 
 # -- bad and odd clients
@@ -378,8 +228,8 @@ def test_slow_client_and_messages_in_pieces(served, client):
     assert served.simulation.cycle > before + 10_000        # the clock ran on
 
 
-def test_pipelined_maps_keep_their_descriptors(served, client):
-    fds = [memory(0x1000) for _ in range(20)]
+def test_pipelined_maps_keep_their_descriptors(served, client, guest_memory):
+    fds = [guest_memory(0x1000) for _ in range(20)]
     for number, fd in enumerate(fds):
         os.pwrite(fd, bytes([number]), 0)
         client.post(2, struct.pack("<IIQQQ", 32, 3, 0, number << 16, 0x1000), [fd])
@@ -406,10 +256,10 @@ def test_ten_thousand_polls(client):
     assert time.monotonic() - started < 10
 
 
-def test_descriptors_are_closed(served, client):
+def test_descriptors_are_closed(served, client, guest_memory):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
-        fd = memory()
+        fd = guest_memory()
         client.map(0, 0x10000, fd)
         client.unmap(0, 0x10000)
         os.close(fd)
@@ -428,13 +278,22 @@ def test_second_client_is_not_taken(served, client):
         Client(served.path)
 
 
-def test_random_bytes_never_hang_the_server(tmp_path):
-    import random
+def test_socket_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("keep me")
+    with pytest.raises(SetupError, match="exists and is no socket"):
+        VfioUserServer(FakeSimulation(), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "keep me"
+    for path in (tmp_path / "none/socket", tmp_path / ("x" * 120)):
+        with pytest.raises(SetupError, match="cannot be made"):
+            VfioUserServer(FakeSimulation(), path)
+
+
+def test_random_bytes_never_hang_the_server(make_served, tmp_path):
     source = random.Random(1)
     for round_number in range(40):
         folder = tmp_path / str(round_number)
         folder.mkdir()
-        served = Served(folder)
+        served = make_served(folder)
         client = Client(served.path)
         try:
             for _ in range(20):
@@ -447,57 +306,3 @@ def test_random_bytes_never_hang_the_server(tmp_path):
         served.thread.join(10)
         assert not served.thread.is_alive()
         assert "cycles" in served.result
-
-
-# -- trace and frames
-
-def test_trace_has_every_access(served, client):
-    client.open_bar()
-    client.write(0, 20, b"\1")
-    client.read(0, 20, 1)
-    client.socket.close()
-    served.finish()
-    lines = [json.loads(line) for line in served.trace.read_text().splitlines()]
-    guest = [line for line in lines if line.get("by") != "bridge"]
-    assert [line["op"] for line in guest][-2:] == ["bar_write", "bar_read"]
-    assert guest[-1]["value"] == 1
-    cycles = [line["cycle"] for line in lines]
-    assert cycles == sorted(cycles)
-
-
-def ring(client, fd):
-    """Set both queues of the stand-in up by hand, one descriptor each."""
-    with_msix(client)
-    client.map(0, 1 << 16, fd)
-    for number, base in ((0, 0x1000), (1, 0x4000)):
-        client.write(0, 22, struct.pack("<H", number))
-        for offset, value in ((32, base), (36, 0), (40, base + 0x1000), (44, 0), (48, base + 0x2000), (52, 0)):
-            client.write(0, offset, struct.pack("<I", value))
-        client.write(0, 26, struct.pack("<H", number))
-        client.write(0, 28, struct.pack("<H", 1))
-    os.pwrite(fd, struct.pack("<QIHH", 0x8000, 2048, 2, 0), 0x1000)
-    os.pwrite(fd, struct.pack("<HHH", 0, 1, 0), 0x2000)
-
-
-@pytest.mark.parametrize("network", [LoopbackNetwork, EchoNetwork])
-def test_frame_out_and_back(tmp_path, network):
-    served = Served(tmp_path, network())
-    client = Client(served.path)
-    fd = memory()
-    event = os.eventfd(0)
-    ring(client, fd)
-    client.set_irqs(2, EVENTFD_TRIGGER, 0, 1, [event])
-    request = bytes.fromhex("ffffffffffff02756e76697208060001080006040001" "02756e766972" "0a00020f" "000000000000" "0a000202").ljust(60, b"\0")
-    os.pwrite(fd, bytes(12) + request, 0xA000)
-    os.pwrite(fd, struct.pack("<QIHH", 0xA000, 12 + len(request), 0, 0), 0x4000)
-    os.pwrite(fd, struct.pack("<HHH", 0, 1, 0), 0x5000)
-    client.write(0, 0x3004, struct.pack("<H", 1), posted=True)
-    assert fired(event) == 1
-    frame = os.pread(fd, 60, 0x8000 + 12)
-    if network is LoopbackNetwork:
-        assert frame == request
-    else:
-        assert frame[:6] == request[6:12]
-        assert frame[20:22] == b"\0\2"
-        assert frame[28:32] == socket.inet_aton("10.0.2.2")
-    assert served.finish()["frames"] == {"sent": 1, "received": 1, "aborted": 0}

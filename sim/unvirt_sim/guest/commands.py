@@ -15,8 +15,8 @@ __all__ = ["boot", "serve"]
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-NETWORK_HELP = "What the Ethernet port is connected to: echo (built-in peer), passt (the host's network), tap:NAME, pcap:FILE (play a " \
-               "capture), loopback."
+NETWORK_HELP = "What the Ethernet port is connected to: a built-in peer, the host's network by passt, a TAP interface, a capture " \
+               "that is played, or itself."
 
 
 def _run(action):
@@ -41,7 +41,7 @@ def _say(text):
 @click.command()
 @click.option("--kernel", default="6.12", show_default=True, metavar="6.1|6.12|7|PATH",
               help=f"Guest kernel: {', '.join(KERNELS)} (Debian's, fetched once) or an image of your own.")
-@click.option("--net", default="echo", show_default=True, metavar="NETWORK", help=NETWORK_HELP)
+@click.option("--net", default="echo", show_default=True, metavar="echo|passt|tap:NAME|pcap:FILE|loopback", help=NETWORK_HELP)
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
 @click.option("--shell", is_flag=True, help="Give a shell in the guest instead of running the test.")
 @click.option("--script", metavar="FILE", help="Run a shell script in the guest instead of the test.")
@@ -65,7 +65,7 @@ def boot(kernel, net, pcap, shell, script, preset, json):
 
 @click.command()
 @click.option("--socket", required=True, metavar="PATH", help="UNIX socket to listen on.")
-@click.option("--net", default="echo", show_default=True, metavar="NETWORK", help=NETWORK_HELP)
+@click.option("--net", default="echo", show_default=True, metavar="echo|passt|tap:NAME|pcap:FILE|loopback", help=NETWORK_HELP)
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
 @click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")
 def serve(socket, net, pcap, preset):

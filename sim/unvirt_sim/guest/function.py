@@ -50,6 +50,8 @@ class PciFunction:
                                      "failed", "resets", "bridge_accesses"), 0)
         self.line = InterruptLine()
         self._bases = {}
+        self._written = bytearray(24)   # the BARs as the guest wrote them last
+        self._lost = False              # a reset took them from the RTL
         self._memory_enabled = None
         self._entries = {}              # vector -> True when unmasked in the RTL's table
         self._learn()
@@ -153,6 +155,18 @@ class PciFunction:
         self._bases.clear()
         self._memory_enabled = False
         self._entries.clear()
+        self._lost = True
+
+    def _restore(self):
+        """Write the BARs again after a reset.
+
+        QEMU answers reads of BARs itself, so a guest that compares before it restores finds nothing to do; behind a real vfio the
+        host's kernel puts them back.
+        """
+        for offset in range(0, 24, 4):
+            if any(self._written[offset:offset + 4]):
+                self._raw_write(BARS + offset, 4, int.from_bytes(self._written[offset:offset + 4], "little"))
+        self._lost = False
 
     # -- accesses of the guest
 
@@ -180,6 +194,8 @@ class PciFunction:
             value = int.from_bytes(data[position - offset:position - offset + size], "little")
             self.counts["config_writes"] += 1
             try:
+                if self._lost and position == COMMAND and value & COMMAND_MEMORY:
+                    self._restore()
                 self._simulation.config_write(position, size, value)
             except CompletionFailed as error:
                 self._failed("config_write", error, offset=position, size=size)
@@ -192,8 +208,9 @@ class PciFunction:
         """Notice what a configuration write changed that the bridge relies on."""
         if offset < COMMAND + 2 and offset + size > COMMAND:
             self._memory_enabled = None
-        if offset < BARS + 24 and offset + size > BARS:
+        if BARS <= offset < BARS + 24:
             self._bases.clear()
+            self._written[offset - BARS:offset - BARS + size] = value.to_bytes(size, "little")
         express = self.capabilities.get(CAP_PCIE)
         if express is not None:
             position = express + DEVCTL + 1 - offset
@@ -222,7 +239,10 @@ class PciFunction:
         for position, size in self._cut(offset, len(data)):
             self.counts["bar_writes"] += 1
             piece = data[position - offset:position - offset + size]
-            self._simulation.memory_write(self._base(index) + position, bytes(piece))
+            try:
+                self._simulation.memory_write(self._base(index) + position, bytes(piece))
+            except CompletionFailed as error:       # of the look at the BAR, not of the write
+                self._failed("bar_write", error, bar=index, offset=position, size=size)
             cycle = self._simulation.cycle
             self._trace(cycle, "bar_write", bar=index, offset=position, size=size, value=int.from_bytes(piece, "little"))
             if self._observer:
@@ -244,7 +264,11 @@ class PciFunction:
         bar, offset = self._table
         if all(self._entries.get(number, False) == (vector.fd is not None) for number, vector in enumerate(self.vectors)):
             return
-        if not self.vector_count or not self._memory_on() or not self._base(bar):
+        try:
+            if not self._memory_on() or not self._base(bar):
+                return
+        except CompletionFailed as error:       # in the middle of a reset; the next access tries again
+            self._failed("msix_table", error)
             return
         table = self._base(bar) + offset
         for number, vector in enumerate(self.vectors):
@@ -269,8 +293,8 @@ class PciFunction:
                 self.counts["failed"] += 1
                 self._trace(cycle, "note", text=f"message {data:#x} at {address:#x} belongs to no vector")
                 continue
-            self.vectors[number].fire()
             self._count_interrupt(cycle, number)
+            self.vectors[number].fire()
         if self.line.fd is not None and self.line.update(self._simulation.intx):
             self._count_interrupt(self._simulation.cycle, -1)
 

@@ -3,9 +3,9 @@
 
 It prints lines ``UNVIRT: key value...`` on the console for :mod:`runner` to read; anything else is for people.
 
-Settings (shell variables of ``/etc/settings``): ``NET`` is ``dhcp``, ``trydhcp`` (go on without an answer) or ``static``; ``ADDRESS`` (with prefix) and ``PEER`` for
-static; ``DOWNLOAD`` a URL path on the peer or empty; ``PORT`` of the peer's HTTP server; ``PINGS``; ``WAIT`` seconds for the device;
-``MODE`` is ``test``, ``shell`` or ``script``.
+Settings (shell variables of ``/etc/settings``): ``NET`` is ``dhcp``, ``trydhcp`` (go on without an answer) or ``static``;
+``ADDRESS`` (with prefix) and ``PEER`` for static; ``DOWNLOAD`` a URL path on the peer or empty; ``PORT`` of the peer's HTTP
+server; ``PINGS``; ``WAIT`` seconds for the device; ``MODE`` is ``test``, ``shell`` or ``script``.
 """
 
 __all__ = ["INIT", "UDHCPC"]
@@ -21,6 +21,7 @@ mount -t tmpfs tmp /tmp
 
 say() { echo "UNVIRT: $*"; }
 uptime() { cut -d' ' -f1 /proc/uptime; }
+ping_time() { sed -n 's/.*time=\([0-9.]*\) ms.*/\1/p' /tmp/ping; }
 finish() {
     say "done $*"
     sync
@@ -56,7 +57,10 @@ if [ -e $device ]; then
     ip link set eth0 up || fail "eth0 does not come up"
     case $NET in
     dhcp | trydhcp)
-        udhcpc -i eth0 -n -q -f -t 10 -T 2 -s /etc/udhcpc >/tmp/dhcp 2>&1 || { cat /tmp/dhcp; [ "$MODE$NET" = testdhcp ] && fail "no answer by DHCP"; }
+        if ! udhcpc -i eth0 -n -q -f -t 10 -T 2 -s /etc/udhcpc >/tmp/dhcp 2>&1; then
+            cat /tmp/dhcp
+            [ "$MODE$NET" = testdhcp ] && fail "no answer by DHCP"
+        fi
         [ -e /tmp/router ] && [ -z "$PEER" ] && PEER=$(cat /tmp/router)
         ;;
     static)
@@ -64,7 +68,8 @@ if [ -e $device ]; then
         ip route add default via $PEER 2>/dev/null
         ;;
     esac
-    say "address $(ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4) $(uptime)"
+    address=$(ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4)
+    say "address ${address:-none} $(uptime)"
 fi
 export PEER PORT
 
@@ -90,7 +95,7 @@ if [ -n "$PEER" ] && [ "$PINGS" -gt 0 ]; then
     lost=0
     while [ $sequence -lt "$PINGS" ]; do
         if ping -c 1 -W 10 $PEER >/tmp/ping 2>&1; then
-            say "ping $sequence $(sed -n 's/.*time=\([0-9.]*\) ms.*/\1/p' /tmp/ping) $(uptime)"
+            say "ping $sequence $(ping_time) $(uptime)"
         else
             lost=$((lost + 1))
             say "ping $sequence lost $(uptime)"
@@ -98,7 +103,11 @@ if [ -n "$PEER" ] && [ "$PINGS" -gt 0 ]; then
         sequence=$((sequence + 1))
     done
     [ $lost = "$PINGS" ] && fail "no ping was answered"
-    if ping -c 1 -W 10 -s 1400 $PEER >/tmp/ping 2>&1; then say "bigping $(sed -n 's/.*time=\([0-9.]*\) ms.*/\1/p' /tmp/ping)"; else say "bigping lost"; fi
+    if ping -c 1 -W 10 -s 1400 $PEER >/tmp/ping 2>&1; then
+        say "bigping $(ping_time)"
+    else
+        say "bigping lost"
+    fi
 fi
 
 if [ -z "$PEER" ]; then

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -46,6 +46,8 @@ class Program:
     version: str
     origin: str
     """Where it comes from, for people."""
+    environment: dict = field(default_factory=dict)
+    """Variables it needs beside the ordinary ones."""
     folder: Path | None = None
     """Root of the unpacked tree, or None for a program of the system."""
 
@@ -113,11 +115,13 @@ def _build_tree(folder, target, suites, names, keep, accept):
     _say(f"Downloading {wanted.name} {wanted.version} from Debian {suites[-1]}: {len(archives)} packages, {total / 1e6:.0f} MB, "
          f"into {target}")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("packages", total=total)
         paths = apt.download(archives, lambda count: progress.update(task, completed=count))
         task = progress.add_task("unpacking", total=len(paths))
         target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(".new-*"):       # of a run that was killed; the lock is ours
+            shutil.rmtree(leftover, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as aside:
             tree = Path(aside) / "tree"
             tree.mkdir(mode=0o755)
@@ -131,7 +135,8 @@ def _build_tree(folder, target, suites, names, keep, accept):
             (tree / "unvirt.json").write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(target, ignore_errors=True)
             os.rename(tree, target)
-    shutil.rmtree(apt.folder / "debs", ignore_errors=True)
+    for name in ("debs", "cache"):
+        shutil.rmtree(apt.folder / name, ignore_errors=True)
     return target
 
 
@@ -150,22 +155,24 @@ def _through_loader(tree, program):
     return (str(loader), "--library-path", ":".join(libraries), "--argv0", str(tree / program), str(tree / program))
 
 
-def _output(command):
+def _output(command, environment=None):
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+                                env={**os.environ, **(environment or {})})
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, str(error)
     return result.returncode, result.stdout + result.stderr
 
 
-def _qemu_version(command):
+def _qemu_version(command, environment=None):
     """Return QEMU's version as a tuple, or None when it does not run or cannot attach a vfio-user server."""
-    status, text = _output([*command, "--version"])
+    status, text = _output([*command, "--version"], environment)
     match = re.search(r"version (\d+)\.(\d+)(?:\.(\d+))?", text)
     if status or not match:
         return None
     version = tuple(int(part or 0) for part in match.groups())
-    if version < QEMU_MINIMUM or "vfio-user-pci" not in _output([*command, "-device", "help"])[1]:
+    # Asked by name: a list of all devices would load every module of every QEMU there is.
+    if version < QEMU_MINIMUM or "x-msg-timeout" not in _output([*command, "-device", "vfio-user-pci,help"], environment)[1]:
         return None
     return version
 
@@ -196,12 +203,15 @@ def find_qemu():
     data = [argument for name in ("qemu", "seabios") if (tree / "usr/share" / name).is_dir()
             for argument in ("-L", str(tree / "usr/share" / name))]
     command = (*_through_loader(tree, "usr/bin/qemu-system-x86_64"), *data)
-    version = _qemu_version(command)
+    # Without this it would try the modules of the system's own QEMU.
+    environment = {"QEMU_MODULE_DIR": str(next(iter(tree.glob("usr/lib/*/qemu")), tree))}
+    version = _qemu_version(command, environment)
     if version is None:
-        reason = _output([*command, "--version"])[1].strip().splitlines()
+        reason = _output([*command, "-device", "vfio-user-pci,help"], environment)[1].strip().splitlines()
         raise SetupError(f"The unpacked QEMU in {tree} does not run ({reason[-1] if reason else 'no output'}); remove that folder and "
                          f"run again.")
-    return Program(command, ".".join(map(str, version)), f"Debian {_manifest(tree)['suites'][-1]} {_manifest(tree)['version']}", tree)
+    return Program(command, ".".join(map(str, version)), f"Debian {_manifest(tree)['suites'][-1]} {_manifest(tree)['version']}",
+                   environment, tree)
 
 
 def find_passt():
@@ -221,7 +231,8 @@ def find_passt():
             return Program((shutil.which("passt"),), "unknown", shutil.which("passt"))
         raise
     manifest = _manifest(tree)
-    return Program(_through_loader(tree, "usr/bin/passt"), manifest["version"], f"Debian {manifest['suites'][-1]} {manifest['version']}", tree)
+    return Program(_through_loader(tree, "usr/bin/passt"), manifest["version"], f"Debian {manifest['suites'][-1]} {manifest['version']}",
+                   folder=tree)
 
 
 def find_busybox():

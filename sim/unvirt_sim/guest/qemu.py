@@ -55,7 +55,8 @@ class QemuProcess:
         self._console = None if interactive else open(folder / "console.log", "wb")
         with open(self.errors, "wb") as errors:
             self._child = subprocess.Popen(command, stdin=None if interactive else subprocess.DEVNULL,
-                                           stdout=None if interactive else subprocess.PIPE, stderr=errors)
+                                           stdout=None if interactive else subprocess.PIPE, stderr=errors,
+                                           env={**os.environ, **program.environment})
         self.started = time.monotonic()
         self._buffer = b""
         if not interactive:

@@ -64,7 +64,10 @@ def make_simulation(preset_name, seed=0, say=lambda text: None):
         config = preset(preset_name)
     except ValueError as error:
         raise SetupError(f"{error}.") from error
-    from ..harness import Simulation, build_library
+    try:
+        from ..harness import Simulation, build_library
+    except ImportError as error:
+        raise SetupError(f"The simulation harness cannot be loaded ({error}); install unvirt with its sim extra.") from error
 
     say(f"Building the simulation of preset {preset_name} (kept for the next time)")
     return Simulation(build_library(config, cache_folder() / "rtl"), seed=seed)
@@ -323,8 +326,8 @@ def _judge(summary, options):
         return "the downloaded file differs from the one served"
     if options.net == "passt" and not summary.download:
         return "nothing was downloaded"
-    if options.net == "loopback" and not summary.statistics.get("rx_packets"):
-        return "no frame came back through the loopback"
+    if options.net.startswith(("loopback", "tap", "pcap")) and not summary.statistics.get("rx_packets"):
+        return f"no frame came in from {options.net}"
     return ""
 
 

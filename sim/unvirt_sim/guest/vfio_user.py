@@ -11,10 +11,12 @@ import mmap
 import os
 import select
 import socket
+import stat
 import struct
 import threading
 import time
 
+from .errors import SetupError
 from .function import PciFunction
 from .protocol import MAX_TRANSFER, Command, Connection, IrqFlag, ProtocolError, RequestError
 from .tracefile import AccessTrace
@@ -27,7 +29,24 @@ IRQ_INTX, IRQ_MSIX = 0, 2
 DEVICE_RESETTABLE, DEVICE_PCI = 1, 2
 REGION_READABLE, REGION_WRITABLE = 1, 2
 BUSY_CYCLES, IDLE_CYCLES = 64, 512      # clocked between two looks at the socket
+WIRE_BYTES_PER_CYCLE = 4                # what the peer sends at most: a burst at full rate would outrun the guest's receive buffers
 BATCH = 64                              # requests taken before the clock runs again
+
+
+def _listen(path):
+    """Return a listening socket at ``path``; only a socket left over there is replaced."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise SetupError(f"{path} exists and is no socket; choose another path.")
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise SetupError(f"The socket {path} cannot be made ({error.strerror or error}).") from error
+    return listener
 
 
 class VfioUserServer:
@@ -49,6 +68,11 @@ class VfioUserServer:
         Told of accesses, frames and interrupts (see :class:`~unvirt_sim.guest.measure.PingMeter`), or None.
     log
         Called with one sentence now and then.
+
+    Raises
+    ------
+    SetupError
+        If the socket cannot be made.
     """
 
     def __init__(self, simulation, path, *, network=None, capture=None, trace=None, observer=None,
@@ -65,15 +89,12 @@ class VfioUserServer:
         self._client = None
         self._greeted = False
         self._stop = threading.Event()
+        self._wire_free = 0             # cycle from which the peer may send again
         self.messages = 0
         self.errors = 0
         self.frames = {"sent": 0, "received": 0, "aborted": 0}
         self.seconds = {"blocked": 0.0, "clocked": 0.0, "connected": 0.0}
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(1)
+        self._listener = _listen(self.path)
         self._handlers = {
             Command.VERSION: self._version, Command.DMA_MAP: self._dma_map, Command.DMA_UNMAP: self._dma_unmap,
             Command.DEVICE_GET_INFO: self._device_info, Command.DEVICE_GET_REGION_INFO: self._region_info,
@@ -175,8 +196,11 @@ class VfioUserServer:
                 self._note_frame(cycle, frame, from_device=True)
                 if self.network:
                     self.network.send(frame)
-        for frame in self.network.poll() if self.network else ():
+        if self.network is None or self.simulation.cycle < self._wire_free:
+            return
+        for frame in self.network.poll():
             self.simulation.send_frame(frame)
+            self._wire_free = max(self._wire_free, self.simulation.cycle) + len(frame) // WIRE_BYTES_PER_CYCLE
             self.frames["received"] += 1
             self._trace(self.simulation.cycle, "to_mac", frame=frame.hex())
             self._note_frame(self.simulation.cycle, frame, from_device=False)

@@ -8,7 +8,8 @@ from amaranth.sim import Simulator
 
 from fake_host import FakeMemory, FakeQueue, PostedWrites, seeded, serve_reads
 from unvirt.config import DeviceConfig
-from unvirt.net.transmit import NET_HEADER_SIZE, Transmit, packet_start
+from unvirt.net.spec import NET_HEADER_SIZE
+from unvirt.net.transmit import Transmit, packet_start
 from unvirt.virtio.queue.fetch import FetchSide
 from unvirt.virtio.queue.source_service import SourceService
 

@@ -27,6 +27,10 @@ class TapNetwork:
     def __init__(self, name):
         if not re.fullmatch(r"[\w.-]{1,15}", name):
             raise SetupError(f"TAP interface must be a name of at most 15 letters and digits, not {name!r}.")
+        remedy = f"make it with 'sudo ip tuntap add {name} mode tap user $USER && sudo ip link set {name} up'"
+        # Root would silently get a new interface that is down and that nobody is connected to.
+        if not os.path.exists(f"/sys/class/net/{name}"):
+            raise SetupError(f"There is no TAP interface {name}; {remedy}.")
         try:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
             try:
@@ -35,8 +39,7 @@ class TapNetwork:
                 os.close(self._fd)
                 raise
         except OSError as error:
-            raise SetupError(f"The TAP interface {name} cannot be opened ({error.strerror}); make it with "
-                             f"'sudo ip tuntap add {name} mode tap user $USER && sudo ip link set {name} up'.") from error
+            raise SetupError(f"The TAP interface {name} cannot be opened ({error.strerror}); {remedy}.") from error
         self.lost = 0
 
     def send(self, frame):

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Transmit side of the raw attachment: order, credits, one stream of TLPs."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...stream.ring import wrap_sub
+from ..tlp import NonPostedHeader, PostedHeader, TlpBeat, TxCompletionHeader
+from ..wire import (CommonDw, CompleterDw, CompletionDw, CreditLimits, Fmt, MessageCode,
+                    MessageDw, RawBeat, RequestDw, TlpType, swap_bytes)
+from .order_gate import OrderGate
+
+__all__ = ["RawTransmit"]
+
+_POSTED, _NONPOSTED, _COMPLETION, _OWN_COMPLETION, _MESSAGE = range(5)
+
+
+class RawTransmit(wiring.Component):
+    """Merges posted writes, reads and completions into one stream.
+
+    A TLP is begun when the link partner has credits for it and, for reads and completions, when the posted write it must not pass has gone; then it
+    is sent whole. Posted writes and messages go before completions and those before reads when several may go, except that each kind has its turn
+    after the others have gone four times. One cycle between TLPs, one beat per cycle within. Headers below 4 GiB have three DWs.
+
+    Members
+    -------
+    posted, nonposted, completions : ``In(stream)``
+        From the device.
+    own_completions : ``In(stream)``
+        Answers of the attachment itself.
+    intx : ``In(1)``
+        Level to tell the root complex by messages.
+    requester_id : ``In(16)``, credits : ``In(CreditLimits)``, clear : ``In(1)``
+    posted_done : ``Out(8)``
+        Number of the last posted write wholly sent.
+    nonposted_done : ``Out(1)``
+        Pulse: the last completion of a request was sent.
+    tx : ``Out(stream.Signature(RawBeat))``
+    """
+
+    def __init__(self, *, data_width):
+        self._data_width = data_width
+        completion = stream.Signature(TlpBeat(TxCompletionHeader, data_width))
+        super().__init__({
+            "posted": In(stream.Signature(TlpBeat(PostedHeader, data_width))),
+            "nonposted": In(stream.Signature(TlpBeat(NonPostedHeader, data_width))),
+            "completions": In(completion),
+            "own_completions": In(completion),
+            "intx": In(1),
+            "requester_id": In(16),
+            "credits": In(CreditLimits),
+            "clear": In(1),
+            "posted_done": Out(8),
+            "nonposted_done": Out(1),
+            "tx": Out(stream.Signature(RawBeat(data_width))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        width = self._data_width
+        lanes = width // 32
+        sources = (self.posted, self.nonposted, self.completions, self.own_completions)
+        headers = [source.payload.header for source in sources]
+
+        gates = []
+        for name, number in (("nonposted", _NONPOSTED), ("completion", _COMPLETION),
+                             ("own", _OWN_COMPLETION)):
+            m.submodules[f"{name}_gate"] = gate = OrderGate()
+            m.d.comb += [
+                gate.valid.eq(sources[number].valid & sources[number].payload.first),
+                gate.order.eq(headers[number].order),
+                gate.posted_done.eq(self.posted_done),
+            ]
+            gates.append(gate)
+
+        told = Signal()                        # the interrupt level last sent
+        message = told != self.intx
+        taken, pick = Signal(), Signal(range(5))
+        allowed = self._elaborate_credits(m, headers, taken, pick)
+
+        can = Signal(5)
+        m.d.comb += can.eq(Cat(
+            self.posted.valid & allowed[0],
+            gates[0].open & allowed[1],
+            gates[1].open & allowed[2],
+            gates[2].open & allowed[3],
+            message & allowed[4]))
+
+        # The kind that waited longest goes first among those that may.
+        last = Signal(range(5))
+        with m.Switch(last):
+            for value in range(5):
+                with m.Case(value):
+                    for step in range(5, 0, -1):
+                        with m.If(can[(value + step) % 5]):
+                            m.d.comb += pick.eq((value + step) % 5)
+
+        dws = [Signal(32, name=f"dw{i}") for i in range(4)]
+        size, payload = Signal(3), Signal(11)
+        self._elaborate_headers(m, headers, pick, dws, size, payload)
+
+        # The last completion of a request carries all the bytes that are left, or none.
+        end = headers[_COMPLETION]
+        final = (end.length == 0) | (end.byte_count <= (end.length << 2) - end.lower_address[:2])
+        ends_request = Signal()
+        kind = Signal(range(5))
+        carry = Signal(max(width, 128))
+        carried = Signal(3)                    # DWs in the carry
+        left = Signal(12)                      # DWs of the TLP not sent yet
+        first = Signal()
+        current = Signal(width)
+        current_valid = Signal()
+        with m.Switch(kind):
+            for number, source in enumerate(sources):
+                with m.Case(number):
+                    m.d.comb += [current.eq(source.payload.data), current_valid.eq(source.valid)]
+        out = self.tx.payload
+        m.d.comb += [
+            out.first.eq(first),
+            out.last.eq(left <= lanes),
+            out.empty.eq(Mux(left < lanes, (lanes - left)[:len(out.empty)], 0)),
+        ]
+        posted_number = self.posted_done
+        payload_left = Signal(11)              # payload DWs not taken from the source yet
+
+        with m.FSM(name="raw_transmit"):
+            with m.State("IDLE"):
+                m.d.sync += [
+                    ends_request.eq(((pick == _COMPLETION) & final) | (pick == _OWN_COMPLETION)),
+                    kind.eq(pick), first.eq(1), carry.eq(Cat(swap_bytes(dw) for dw in dws)),
+                    carried.eq(size), left.eq(size + payload), payload_left.eq(payload),
+                ]
+                with m.If(can.any()):
+                    m.d.comb += taken.eq(1)
+                    m.d.sync += last.eq(pick)
+                    with m.If(pick == _MESSAGE):
+                        m.d.sync += told.eq(self.intx)
+                    m.next = "SEND"
+            with m.State("SEND"):
+                # Header DWs first, then payload behind what the carry still holds.
+                needs_data = (carried < lanes) & (payload_left != 0)
+                m.d.comb += self.tx.valid.eq(~needs_data | current_valid)
+                for value in range(5):
+                    with m.If(carried == value):
+                        if value >= lanes:
+                            m.d.comb += out.data.eq(carry[:width])
+                        else:
+                            m.d.comb += out.data.eq(Cat(carry[:32 * value],
+                                                        current[:width - 32 * value]))
+                with m.If(self.tx.ready & self.tx.valid):
+                    m.d.sync += [first.eq(0), left.eq(left - lanes)]
+                    with m.If(needs_data):
+                        m.d.comb += self._take(m, sources, kind)
+                        m.d.sync += payload_left.eq(Mux(payload_left > lanes,
+                                                        payload_left - lanes, 0))
+                        for value in range(5):
+                            with m.If(carried == value):
+                                if 0 < value < lanes:
+                                    m.d.sync += carry.eq(current[width - 32 * value:])
+                    with m.Elif(carried >= lanes):
+                        m.d.sync += [carry.eq(carry >> width), carried.eq(carried - lanes)]
+                    with m.If(out.last):
+                        m.next = "IDLE"
+                        with m.If(kind == _POSTED):
+                            m.d.sync += posted_number.eq(posted_number + 1)
+                        m.d.comb += self.nonposted_done.eq(ends_request)
+
+        # TLPs without data leave their source as they begin.
+        with m.If(taken):
+            with m.Switch(pick):
+                for number, source in enumerate(sources):
+                    if number == _POSTED:
+                        continue
+                    with m.Case(number):
+                        with m.If(payload == 0):
+                            m.d.comb += source.ready.eq(1)
+        for gate, number in zip(gates, (_NONPOSTED, _COMPLETION, _OWN_COMPLETION)):
+            m.d.comb += gate.taken.eq(taken & (pick == number))
+        with m.If(self.clear):
+            m.d.sync += told.eq(0)
+        return m
+
+    def _take(self, m, sources, kind):
+        """Return the assignments that take a beat from the source being sent."""
+        return [source.ready.eq(kind == number) for number, source in enumerate(sources)]
+
+    def _elaborate_credits(self, m, headers, taken, pick):
+        """Count what was used against the limits [PCIe 2.6.1.2]; return what may go, by kind."""
+        limits = self.credits
+        used = [Signal(8, name="used_ph"), Signal(12, name="used_pd"),
+                Signal(8, name="used_nph"), Signal(12, name="used_npd"),
+                Signal(8, name="used_cplh"), Signal(12, name="used_cpld")]
+        limit = [limits.ph, limits.pd, limits.nph, limits.npd, limits.cplh, limits.cpld]
+        needs = {
+            _POSTED: (0, headers[_POSTED].length), _NONPOSTED: (1, 0),
+            _COMPLETION: (2, headers[_COMPLETION].length),
+            _OWN_COMPLETION: (2, headers[_OWN_COMPLETION].length), _MESSAGE: (0, 0),
+        }
+        allowed, spent = [], []
+        for number in range(5):
+            pool, length = needs[number]
+            data_credits = Signal(9, name=f"data_credits{number}")
+            if not isinstance(length, int):
+                m.d.comb += data_credits.eq((length + 3) >> 2)
+            fits = []
+            for part, need in ((0, 1), (1, data_credits)):
+                kind = 2 * pool + part
+                room = wrap_sub(limit[kind], (used[kind] + need)[:len(used[kind])])
+                nothing = need == 0 if part else 0
+                fits.append(limits.infinite[kind] | ~room[-1] | nothing)
+            allowed.append(fits[0] & fits[1])
+            spent.append((pool, data_credits))
+        for number, (pool, data_credits) in enumerate(spent):
+            with m.If(taken & (pick == number)):
+                m.d.sync += [used[2 * pool].eq(used[2 * pool] + 1),
+                             used[2 * pool + 1].eq(used[2 * pool + 1] + data_credits)]
+        with m.If(self.clear):
+            m.d.sync += [counter.eq(0) for counter in used]
+        return allowed
+
+    def _elaborate_headers(self, m, headers, pick, dws, size, payload):
+        """The header of the TLP picked, its DWs and the payload's; and what it costs."""
+        common = Signal(CommonDw)
+        request, completer = Signal(RequestDw), Signal(CompleterDw)
+        completion, message = Signal(CompletionDw), Signal(MessageDw)
+        m.d.comb += dws[0].eq(common)
+        with m.Switch(pick):
+            for number in (_POSTED, _NONPOSTED):
+                header = headers[number]
+                with m.Case(number):
+                    long = header.address[32:].any()
+                    write = number == _POSTED
+                    m.d.comb += [
+                        common.type.eq(TlpType.MEMORY.value),
+                        common.fmt.eq(Cat(long, C(write, 1))),
+                        common.length.eq(header.length[:10]),
+                        request.first_be.eq(header.first_be), request.last_be.eq(header.last_be),
+                        request.requester_id.eq(self.requester_id + header.function),
+                        dws[1].eq(request),
+                        dws[2].eq(Mux(long, header.address[32:], header.address[:32])),
+                        dws[3].eq(header.address[:32]),
+                        size.eq(Mux(long, 4, 3)), payload.eq(header.length if write else 0),
+                    ]
+                    if not write:
+                        m.d.comb += [request.tag.eq(header.tag[:8]),
+                                     common.tag_8.eq(header.tag[8]),
+                                     common.tag_9.eq(header.tag[9])]
+            for number in (_COMPLETION, _OWN_COMPLETION):
+                header = headers[number]
+                with m.Case(number):
+                    m.d.comb += [
+                        common.type.eq(TlpType.COMPLETION.value),
+                        common.fmt.eq(Mux(header.length == 0, Fmt.SHORT.value,
+                                          Fmt.SHORT_DATA.value)),
+                        common.length.eq(header.length[:10]), common.tc.eq(header.tc),
+                        common.attr_low.eq(header.attr[:2]), common.attr_high.eq(header.attr[2]),
+                        common.tag_8.eq(header.tag[8]), common.tag_9.eq(header.tag[9]),
+                        completer.byte_count.eq(header.byte_count[:12]),
+                        completer.status.eq(header.status),
+                        completer.completer_id.eq(self.requester_id + header.function),
+                        completion.lower_address.eq(header.lower_address),
+                        completion.tag.eq(header.tag[:8]),
+                        completion.requester_id.eq(header.requester_id),
+                        dws[1].eq(completer), dws[2].eq(completion),
+                        size.eq(3), payload.eq(header.length),
+                    ]
+            with m.Case(_MESSAGE):
+                m.d.comb += [
+                    common.type.eq(TlpType.MESSAGE.value | 4), common.fmt.eq(Fmt.LONG.value),
+                    message.code.eq(Mux(self.intx, MessageCode.ASSERT_INTA.value,
+                                        MessageCode.DEASSERT_INTA.value)),
+                    message.requester_id.eq(self.requester_id),
+                    dws[1].eq(message), size.eq(4),
+                ]

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The Verilated device between the host model and the MAC, clocked until something happens; C ABI for ctypes.
+#include <verilated.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "Vunvirt.h"
+#include "mac.hpp"
+
+#ifndef UNVIRT_WIDTH
+#error "define UNVIRT_WIDTH, the data width in bits"
+#endif
+
+using namespace unvirt;
+
+double sc_time_stamp() { return 0; }
+
+namespace {
+
+constexpr unsigned kLanes = UNVIRT_WIDTH / 8, kDws = UNVIRT_WIDTH / 32;
+
+enum Event { kAnswer = 1, kMessageEvent = 2, kFrame = 4, kIntx = 8, kViolation = 16 };
+
+struct Sim {
+    VerilatedContext context;
+    Vunvirt dut;
+    Host host;
+    Mac mac;
+    Dws incoming;
+    size_t down_beat = 0;
+    bool down_shown = false, tx_held = false, mac_ready = false, last_intx = false, stalled_up = false;
+    uint32_t held[kDws + 1] = {0};
+    FILE* trace = nullptr;
+    uint64_t stats[3] = {0};
+
+    Sim(const Parameters& parameters, int random_init)
+        : dut(configure(context, parameters, random_init)), host(parameters) {
+        dut.rst = 1;
+        dut.link_up = 1;
+        dut.hot_reset = 0;
+        dut.mac_link_up = 1;
+        for (int i = 0; i < 8; i++) clock();
+        dut.rst = 0;
+    }
+    ~Sim() { dut.final(); if (trace) std::fclose(trace); }
+
+    static VerilatedContext* configure(VerilatedContext& context, const Parameters& parameters, int random_init) {
+        context.randReset(random_init);
+        context.randSeed(int(parameters.seed & 0x7fffffff) | 1);
+        return &context;
+    }
+
+    void clock() {
+        dut.clk = 0;
+        dut.eval();
+        dut.clk = 1;
+        dut.eval();
+    }
+
+    void cycle() {
+        Parameters& par = host.par;
+        // Inputs of this cycle.
+        const Dws* down = host.down();
+        if (down && !down_shown)
+            down_shown = (down_beat != 0 || host.down_allowed()) && !host.chance(par.rx_gap, 1024);
+        bool valid = down && down_shown;
+        dut.rx_tlp_valid = valid;
+        if (valid) {
+            size_t at = down_beat * kDws, left = down->size() - at;
+            uint32_t words[kDws] = {0};
+            std::memcpy(words, &(*down)[at], 4 * std::min<size_t>(left, kDws));
+            std::memcpy(&dut.rx_tlp_data, words, sizeof words);
+            dut.rx_tlp_first = down_beat == 0;
+            dut.rx_tlp_last = left <= kDws;
+            dut.rx_tlp_empty = left < kDws ? kDws - left : 0;
+        }
+        if (!tx_held) stalled_up = !host.up_ready();
+        dut.tx_tlp_ready = !stalled_up;
+        dut.fc_ph = host.limit(0); dut.fc_pd = host.limit(1);
+        dut.fc_nph = host.limit(2); dut.fc_npd = host.limit(3);
+        dut.fc_cplh = host.limit(4); dut.fc_cpld = host.limit(5);
+        dut.fc_infinite = par.infinite;
+        dut.mac_link_up = mac.link_up;
+        mac_ready = !mac.stalled && !host.chance(par.mac_tx_stall, 1024);
+        dut.mac_tx_tready = mac_ready;
+        uint8_t data[kLanes], keep[(kLanes + 7) / 8];
+        bool last = false;
+        bool arriving = mac.receive<kLanes>(host, data, keep, &last);
+        dut.mac_rx_tvalid = arriving;
+        if (arriving) {
+            std::memcpy(&dut.mac_rx_tdata, data, kLanes);
+            std::memset(&dut.mac_rx_tkeep, 0, sizeof dut.mac_rx_tkeep);
+            std::memcpy(&dut.mac_rx_tkeep, keep, sizeof keep);
+            dut.mac_rx_tlast = last;
+            dut.mac_rx_tuser = 0;
+        }
+        dut.clk = 0;
+        dut.eval();
+
+        // What the edge will see.
+        bool taken = valid && dut.rx_tlp_ready;
+        bool freed = dut.rx_nonposted_freed;
+        bool sent = dut.tx_tlp_valid && dut.tx_tlp_ready;
+        check_stream();
+        if (sent) {
+            uint32_t words[kDws];
+            std::memcpy(words, &dut.tx_tlp_data, sizeof words);
+            if (dut.tx_tlp_first != incoming.empty()) host.complain("tx_tlp_first is wrong");
+            unsigned used = kDws - (dut.tx_tlp_last ? unsigned(dut.tx_tlp_empty) : 0);
+            if (kDws == 1) used = 1;
+            incoming.insert(incoming.end(), words, words + used);
+        }
+        bool whole = sent && dut.tx_tlp_last;
+        mac.transmit<kLanes>(host, dut.mac_tx_tvalid, mac_ready,
+                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
+                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
+                             dut.mac_tx_tlast, dut.mac_tx_tuser);
+        stats[0] += dut.stat_rx_dropped; stats[1] += dut.stat_tx_dropped; stats[2] += dut.stat_unsupported;
+
+        dut.clk = 1;
+        dut.eval();
+        context.timeInc(1);
+
+        if (whole) { host.up(incoming); incoming.clear(); }
+        if (freed) host.nonposted_freed();
+        if (taken) {
+            down_shown = false;
+            down_beat++;
+            if (down_beat * kDws >= down->size()) { down_beat = 0; host.down_done(); }
+        }
+        host.tick();
+    }
+
+    void check_stream() {
+        uint32_t now[kDws + 1];
+        std::memcpy(now, &dut.tx_tlp_data, 4 * kDws);
+        now[kDws] = dut.tx_tlp_first | dut.tx_tlp_last << 1 | uint32_t(dut.tx_tlp_empty) << 2;
+        if (tx_held && (!dut.tx_tlp_valid || std::memcmp(now, held, sizeof now)))
+            host.complain("tx_tlp changed while it was not taken");
+        tx_held = dut.tx_tlp_valid && !dut.tx_tlp_ready;
+        std::memcpy(held, now, sizeof now);
+    }
+
+    uint32_t events() {
+        uint32_t out = 0;
+        if (!host.answers.empty()) out |= kAnswer;
+        if (!host.messages.empty()) out |= kMessageEvent;
+        if (!mac.from_device.empty()) out |= kFrame;
+        if (host.intx != last_intx) { out |= kIntx; last_intx = host.intx; }
+        if (!host.violations.empty()) out |= kViolation;
+        return out;
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+Sim* unvirt_new(const Parameters* parameters, int random_init) { return new Sim(*parameters, random_init); }
+void unvirt_free(Sim* sim) { delete sim; }
+Parameters* unvirt_parameters(Sim* sim) { return &sim->host.par; }
+uint64_t unvirt_cycle(Sim* sim) { return sim->host.cycle; }
+
+// Clock for at most `cycles`; return the events that were looked for as soon as one is there.
+uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
+    uint32_t seen = sim->events();
+    while (cycles-- && !(seen & until)) {
+        sim->cycle();
+        seen |= sim->events();
+    }
+    return seen;
+}
+
+void unvirt_access(Sim* sim, uint64_t id, int config, int write, uint64_t address, uint32_t size,
+                   uint64_t value, uint32_t function) {
+    sim->host.access(id, config, write, address, size, value, function);
+}
+int unvirt_answer(Sim* sim, Answer* out) {
+    if (sim->host.answers.empty()) return 0;
+    *out = sim->host.answers.front();
+    sim->host.answers.pop_front();
+    return 1;
+}
+int unvirt_message(Sim* sim, Message* out) {
+    if (sim->host.messages.empty()) return 0;
+    *out = sim->host.messages.front();
+    sim->host.messages.pop_front();
+    return 1;
+}
+void unvirt_map(Sim* sim, uint64_t address, uint64_t size, uint8_t* data, int readable, int writable) {
+    sim->host.memory.map(address, size, data, readable, writable);
+}
+void unvirt_window(Sim* sim, uint64_t address, uint64_t size) { sim->host.memory.add_window(address, size); }
+void unvirt_unmap(Sim* sim, uint64_t address, uint64_t size) { sim->host.memory.unmap(address, size); }
+int unvirt_copy(Sim* sim, uint64_t address, uint64_t size, uint8_t* data, int write) {
+    Region* region = sim->host.memory.find(address, size);
+    if (!region || region->window) return 0;
+    uint8_t* place = region->data + (address - region->address);
+    if (write) std::memcpy(place, data, size); else std::memcpy(data, place, size);
+    return 1;
+}
+int unvirt_guard(Sim* sim, uint64_t* where) { return sim->host.memory.guard_broken(where); }
+void unvirt_send(Sim* sim, const uint8_t* data, uint32_t size) {
+    sim->mac.to_device.emplace_back(data, data + size);
+}
+uint32_t unvirt_frames_waiting(Sim* sim) { return sim->mac.to_device.size(); }
+uint64_t unvirt_last_sent(Sim* sim) { return sim->mac.last_sent; }
+void unvirt_interframe(Sim* sim, uint32_t cycles) { sim->mac.interframe = cycles; }
+int unvirt_frame(Sim* sim, uint8_t* data, uint32_t room, uint64_t* first, uint64_t* last, int* aborted) {
+    if (sim->mac.from_device.empty()) return -1;
+    Frame& frame = sim->mac.from_device.front();
+    uint32_t size = std::min<size_t>(room, frame.bytes.size());
+    std::memcpy(data, frame.bytes.data(), size);
+    *first = frame.first;
+    *last = frame.last;
+    *aborted = frame.aborted;
+    sim->mac.from_device.pop_front();
+    return int(size);
+}
+void unvirt_mac(Sim* sim, int stalled, int link_up) { sim->mac.stalled = stalled; sim->mac.link_up = link_up; }
+void unvirt_link(Sim* sim, uint32_t max_payload, uint32_t max_read, uint32_t rcb, int bus_master, int extended_tags) {
+    sim->host.max_payload = max_payload;
+    sim->host.max_read = max_read;
+    sim->host.rcb = rcb;
+    sim->host.bus_master = bus_master;
+    sim->host.extended_tags = extended_tags;
+}
+void unvirt_quiet(Sim* sim, int quiet, int expect_errors) {
+    sim->host.quiet = quiet;
+    sim->host.expect_errors = expect_errors;
+}
+void unvirt_block(Sim* sim, int kind, int blocked) { sim->host.block_credits(kind, blocked); }
+int unvirt_intx(Sim* sim) { return sim->host.intx; }
+const Counters* unvirt_counters(Sim* sim) { return &sim->host.count; }
+const uint64_t* unvirt_stats(Sim* sim) { return sim->stats; }
+uint32_t unvirt_violations(Sim* sim) { return sim->host.violations.size(); }
+const char* unvirt_violation(Sim* sim, uint32_t number) { return sim->host.violations[number].c_str(); }
+void unvirt_forgive(Sim* sim) { sim->host.violations.clear(); }
+
+// kind 0: power (rst), 1: hot reset, 2: link down and up.
+void unvirt_reset(Sim* sim, int kind, uint32_t cycles) {
+    if (kind == 0) sim->dut.rst = 1;
+    if (kind == 1) sim->dut.hot_reset = 1;
+    if (kind == 2) sim->dut.link_up = 0;
+    sim->host.link_reset();
+    sim->incoming.clear();
+    sim->tx_held = false;
+    sim->down_beat = 0;
+    sim->down_shown = false;
+    while (cycles--) { sim->cycle(); sim->tx_held = false; sim->incoming.clear(); }
+    sim->dut.rst = 0;
+    sim->dut.hot_reset = 0;
+    sim->dut.link_up = 1;
+    sim->host.link_reset();
+}
+
+void unvirt_trace(Sim* sim, const char* path) {
+    if (sim->trace) std::fclose(sim->trace);
+    sim->trace = path && *path ? std::fopen(path, "w") : nullptr;
+    if (!sim->trace) { sim->host.trace = nullptr; return; }
+    sim->host.trace = [sim](const char* way, const Dws& dws) {
+        std::fprintf(sim->trace, "%llu %s", (unsigned long long)sim->host.cycle, way);
+        for (uint32_t dw : dws) std::fprintf(sim->trace, " %08x", __builtin_bswap32(dw));
+        std::fputc('\n', sim->trace);
+    };
+}
+
+}  // extern "C"

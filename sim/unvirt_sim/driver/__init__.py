@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The reference driver: how an operating system drives a virtio-net PCI device, in readable Python.
+
+Read the modules in this order; each needs only those before it:
+
+* :mod:`.spec` -- the numbers: feature bits, register offsets, structure layouts. An independent statement of the
+  specification: nothing here is imported from the hardware description.
+* :mod:`.checks` -- what a driver can see of a device that misbehaves.
+* :mod:`.pci` -- finding the device: configuration space, BARs, capabilities, MSI-X, function-level reset.
+* :mod:`.device` -- the virtio registers: status handshake, features, queue set-up, notification, interrupt status.
+* :mod:`.split` -- the split virtqueue.
+* :mod:`.buffers` -- scattered buffers with guard patterns.
+* :mod:`.net` -- the network driver: packet header, transmit, receive, merged buffers, link status.
+
+The driver programs against :class:`unvirt_sim.host.Host` and awaits nothing but host methods, so it runs under any event
+loop, or under none (:func:`run`) when the host blocks.
+"""
+
+from .buffers import ScatterBuffer
+from .checks import CheckFailed, DriverTimeout
+from .device import VirtioDevice
+from .net import NetDriver
+from .pci import PciFunction
+from .split import Element, SplitQueue
+
+__all__ = ["PciFunction", "VirtioDevice", "SplitQueue", "Element", "NetDriver", "ScatterBuffer", "CheckFailed",
+           "DriverTimeout", "run"]
+
+
+def run(coroutine):
+    """Run a coroutine whose host never suspends (every await returns at once) and return its result.
+
+    Raises
+    ------
+    RuntimeError
+        If the coroutine suspends: its host needs a real event loop.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise RuntimeError("The host suspended; run the driver in that host's event loop")

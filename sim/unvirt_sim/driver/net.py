@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The network driver: frames in and out of the virtqueues [5.1].
+
+Every packet is a 12-byte header followed by the frame without its checksum. Transmit: header and frame lie in device-readable elements,
+cut anywhere. Receive: the driver posts empty device-writable buffers; the device writes header and frame into one of them, or,
+with MRG_RXBUF, into as many as ``num_buffers`` of the header says.
+"""
+
+import random
+
+from . import checks
+from .buffers import ScatterBuffer
+from .checks import CheckFailed, DriverTimeout, check
+from .device import VirtioDevice
+from .spec import NET_HEADER, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
+
+__all__ = ["WANTED", "NetDriver"]
+
+WANTED = mask(Feature.MAC, Feature.STATUS, Feature.MTU, Feature.SPEED_DUPLEX, Feature.MRG_RXBUF, Feature.VERSION_1,
+              Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.IN_ORDER,
+              Feature.RING_RESET, Feature.NOTIFICATION_DATA, Feature.NOTIF_CONFIG_DATA)
+"""Features this driver can use; offloads and the control queue are not among them."""
+
+CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
+
+
+class NetDriver:
+    """Driver of one queue pair.
+
+    Parameters
+    ----------
+    device : VirtioDevice
+    seed : int
+        For alignments, table slots and patterns.
+    exact : bool
+        Whether a receive buffer must be untouched beyond the used length. The text allows a device to write there; a good one
+        does not.
+    """
+
+    RXQ, TXQ = 0, 1
+
+    def __init__(self, device, *, seed=0, exact=True):
+        self.device, self.host = device, device.host
+        self.rng = random.Random(f"net {seed}")
+        self.exact = exact
+        self.interrupts = "poll"
+        self.rx = self.tx = None
+        self.headers = []             # headers of received packets, newest last, for those who look closer
+        self._fragments = []          # used receive buffers of an unfinished packet
+        self._posted_shape = None
+
+    @classmethod
+    async def find(cls, host, number=0, **options):
+        """Enumerate function ``number`` of ``host`` and return a driver for it."""
+        return cls(await VirtioDevice.find(host, number), **options)
+
+    async def start(self, *, wanted=WANTED, required=mask(Feature.VERSION_1), queue_size=None, interrupts="msix", order="fifo"):
+        """Bring the device up, without receive buffers yet.
+
+        ``interrupts`` is "msix" (one vector for configuration changes and each queue), "shared" (one vector for all),
+        "intx" or "poll". ``order`` is how descriptor slots are taken; IN_ORDER forces "fifo".
+        """
+        if interrupts not in ("msix", "shared", "intx", "poll"):
+            raise ValueError(f"Interrupts must be msix, shared, intx or poll, not {interrupts!r}")
+        device = self.device
+        await device.negotiate(wanted, required)
+        self.interrupts = interrupts
+        vectors = {"msix": (CONFIG_VECTOR, RX_VECTOR, TX_VECTOR), "shared": (0, 0, 0)}.get(interrupts, (NO_VECTOR,) * 3)
+        self.vectors = vectors
+        if interrupts in ("msix", "shared"):
+            await device.use_msix(sorted(set(vectors)))
+            await device.set("config_msix_vector", vectors[0])
+            check(await device.get("config_msix_vector") == vectors[0], "config_msix_vector does not read back")
+        elif device.function.msix is not None:
+            # Polling keeps MSI-X on with nothing mapped: that is how to have no interrupt at all, INTx included.
+            await device.function.msix.control(enable=interrupts == "poll")
+        order = "fifo" if device.has(Feature.IN_ORDER) else order
+        options = {"size": queue_size, "order": order, "rng": self.rng}
+        self.rx = await device.setup_queue(self.RXQ, vector=vectors[1], **options)
+        self.tx = await device.setup_queue(self.TXQ, vector=vectors[2], **options)
+        await device.driver_ok()
+        if interrupts == "poll":
+            await self.rx.disable_interrupts()
+            await self.tx.disable_interrupts()
+        self.header_size = header_size(device.features)
+        self._fragments = []
+        return self
+
+    async def stop(self):
+        """Reset the device and take everything back."""
+        pending = [] if self.rx is None else [c.token for q in (self.rx, self.tx) for c in q.outstanding.values()]
+        await self.device.reset()
+        for buffer in pending + [used.chain.token for used in self._fragments]:
+            buffer.free()
+        self._fragments = []
+
+    async def mac(self):
+        """Return the MAC address as bytes."""
+        return (await self.device.config(NetConfig.MAC, 6)).to_bytes(6, "little")
+
+    async def link_up(self):
+        """Return whether the link is up; without STATUS it counts as up [5.1.5]."""
+        if not self.device.has(Feature.STATUS):
+            return True
+        return bool(await self.device.config(NetConfig.STATUS, 2) & LinkStatus.LINK_UP)
+
+    # Transmit
+
+    async def transmit(self, frame, *, lengths=None, indirect_from=None, shuffle=False, header=None, publish=True):
+        """Hand a frame to the device.
+
+        ``lengths`` cuts header and frame into elements (default: one), ``indirect_from`` and ``shuffle`` are those of
+        :meth:`SplitQueue.add`, ``header`` overrides the default of all zeroes, ``publish=False`` leaves the frame for a
+        later :meth:`SplitQueue.publish`.
+        """
+        data = (header if header is not None else bytes(self.header_size)) + frame
+        lengths = [len(data)] if lengths is None else list(lengths)
+        if sum(lengths) != len(data):
+            raise ValueError(f"Lengths must sum to {len(data)}, not {sum(lengths)}")
+        buffer = ScatterBuffer(self.host, lengths, writable=False, rng=self.rng)
+        await buffer.store(data)
+        await self.tx.add(buffer.elements(), indirect_from=indirect_from, shuffle=shuffle, token=buffer)
+        if publish:
+            await self.tx.publish()
+
+    async def reap(self):
+        """Take back transmitted buffers and return how many there were."""
+        used = await self.tx.harvest()
+        for entry in used:
+            # A transmitted buffer has no device-writable part, so nothing was written [2.7.8].
+            check(entry.length == 0, f"Transmitted buffer came back with length {entry.length}")
+            await entry.chain.token.check_unchanged()
+            entry.chain.token.free()
+        return len(used)
+
+    async def wait_transmitted(self, count, *, cycles=200_000):
+        """Wait until ``count`` more transmitted buffers have come back."""
+        done = 0
+        async for used in self._wait(self.tx, self.reap, TX_VECTOR, cycles):
+            done += used
+            if done >= count:
+                return done
+
+    # Receive
+
+    async def post(self, lengths, *, indirect_from=None, shuffle=False, publish=True):
+        """Give the device an empty receive buffer with elements of ``lengths`` bytes."""
+        buffer = ScatterBuffer(self.host, lengths, writable=True, rng=self.rng)
+        await buffer.store()
+        await self.rx.add(buffer.elements(), indirect_from=indirect_from, shuffle=shuffle, token=buffer)
+        if publish:
+            await self.rx.publish()
+
+    async def fill(self, lengths, *, indirect_from=None, limit=None):
+        """Post buffers of one shape until the queue is full, or ``limit`` are outstanding; return how many are."""
+        slots = len(lengths) if indirect_from is None else indirect_from + 1
+        while self.rx.free_slots >= slots and (limit is None or len(self.rx.outstanding) < limit):
+            await self.post(lengths, indirect_from=indirect_from, publish=False)
+        await self.rx.publish()
+        return len(self.rx.outstanding)
+
+    async def collect(self):
+        """Return the frames received since the last call, checked, oldest first."""
+        self._fragments += await self.rx.harvest()
+        frames = []
+        while self._fragments:
+            first = self._fragments[0]
+            check(first.length >= self.header_size, f"A packet of {first.length} bytes has no whole header")
+            header = await first.chain.token.load(first.length, exact=self.exact)
+            count = checks.receive_header(header, self.device.features)
+            # All buffers of a packet become visible together [5.1.6.4].
+            check(len(self._fragments) >= count, f"num_buffers is {count} but {len(self._fragments)} buffers are used")
+            parts, self._fragments = self._fragments[:count], self._fragments[count:]
+            checks.merged_fill(parts)
+            data = b""
+            for used in parts:
+                data += await used.chain.token.load(used.length, exact=self.exact)
+                used.chain.token.free()
+            self.headers.append(NET_HEADER.unpack(data[:NET_HEADER.size]))
+            frames.append(data[self.header_size:])
+        return frames
+
+    async def receive(self, count, *, refill=None, cycles=200_000):
+        """Wait for ``count`` frames and return them; ``refill`` = lengths of buffers to post meanwhile."""
+        frames = []
+        async for some in self._wait(self.rx, self.collect, RX_VECTOR, cycles):
+            frames += some
+            if refill is not None:
+                await self.fill(refill)
+            if len(frames) >= count:
+                return frames
+
+    async def _wait(self, queue, harvest, role, cycles):
+        """Yield what ``harvest`` brings, sleeping in between as the interrupt mode says."""
+        vector = -1 if self.interrupts == "intx" else self.vectors[role]
+        polls = 0
+        while True:
+            yield await harvest()
+            if self.interrupts == "poll":
+                polls += 1
+                if polls * 200 > cycles:
+                    raise await self._late(queue)
+                await self.host.sleep(200)
+                continue
+            if await queue.enable_interrupts():
+                continue
+            if not await self.host.wait_interrupt(vector, cycles):
+                if await queue.pending():
+                    raise CheckFailed(f"Queue {queue.index} used buffers without the interrupt that was asked for")
+                raise await self._late(queue)
+            if self.interrupts == "intx":
+                await self.device.isr()
+
+    async def _late(self, queue):
+        status = await self.device.status()
+        broken = " and the device needs a reset" if status & Status.DEVICE_NEEDS_RESET else ""
+        return DriverTimeout(f"Queue {queue.index} did not move; {len(queue.outstanding)} buffers are outstanding{broken}")
