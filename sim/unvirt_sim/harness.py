@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The simulated device with the host model around it, from Python.
+
+Everything runs in the C++ of ``sim/unvirt_sim/cpp``; Python is asked only when something happened.
+"""
+
+import ctypes
+from dataclasses import dataclass, fields
+from enum import IntFlag
+
+from .build import BuildError, build_library
+from .host import CompletionFailed, HostError
+
+__all__ = ["BuildError", "Event", "LinkConfig", "Simulation", "build_library"]
+
+_NAMES_UP = ("read_requests", "writes", "completions_up", "messages_up")
+_NAMES_DOWN = ("completions_down", "host_reads", "host_writes", "config_accesses")
+
+
+class Event(IntFlag):
+    """What :meth:`Simulation.run` can wait for."""
+
+    ANSWER = 1
+    MESSAGE = 2
+    FRAME = 4
+    INTX = 8
+    VIOLATION = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkConfig:
+    """Host and link. Rates are in bytes per core cycle (0: no limit), probabilities in parts of 1."""
+
+    latency: int = 20             # cycles from a read's arrival to its first completion
+    latency_spread: int = 20      # and at random up to that many more
+    posted_spread: int = 20       # cycles a write takes to become visible, at random up to
+    tear: bool = True             # every 64-byte line of a read is sampled at its own time
+    cut: str = "random"           # completions: "large", "rcb", "random"
+    reorder: bool = True
+    rate: float = 0.0             # each way
+    flight: int = 2               # cycles
+    tx_stall: float = 0.0
+    rx_gap: float = 0.0
+    mac_tx_stall: float = 0.0
+    mac_rx_gap: float = 0.0
+    credits: tuple = (64, 1024, 32, 32, 64, 1024)
+    drop: float = 0.0
+    unsupported: float = 0.0
+    abort: float = 0.0
+    poison: float = 0.0
+
+
+class _Parameters(ctypes.Structure):
+    _fields_ = [("seed", ctypes.c_uint64)] + [(name, ctypes.c_uint32) for name in (
+        "latency", "latency_spread", "posted_spread", "tear", "cut", "reorder", "up_rate",
+        "down_rate", "flight", "tx_stall", "rx_gap", "mac_tx_stall", "mac_rx_gap")] + [
+        ("credits", ctypes.c_uint32 * 6)] + [(name, ctypes.c_uint32) for name in (
+            "infinite", "drop", "unsupported", "abort", "poison", "nonposted_depth",
+            "dllp_bytes")]
+
+
+class _Answer(ctypes.Structure):
+    _fields_ = [("id", ctypes.c_uint64), ("cycle", ctypes.c_uint64), ("status", ctypes.c_uint32),
+                ("data", ctypes.c_uint32 * 2)]
+
+
+class _Message(ctypes.Structure):
+    _fields_ = [("cycle", ctypes.c_uint64), ("address", ctypes.c_uint64),
+                ("data", ctypes.c_uint32)]
+
+
+class _Counters(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64 * 4) for name in ("up", "up_bytes", "down", "down_bytes")] \
+        + [(name, ctypes.c_uint64) for name in ("read_bytes", "write_bytes", "reads_in_flight",
+                                                "most_reads_in_flight")]
+
+
+_SIGNATURES = {
+    "unvirt_new": (ctypes.c_void_p, [ctypes.POINTER(_Parameters), ctypes.c_int]),
+    "unvirt_free": (None, [ctypes.c_void_p]),
+    "unvirt_parameters": (ctypes.POINTER(_Parameters), [ctypes.c_void_p]),
+    "unvirt_cycle": (ctypes.c_uint64, [ctypes.c_void_p]),
+    "unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32]),
+    "unvirt_access": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int,
+                             ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
+    "unvirt_answer": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(_Answer)]),
+    "unvirt_message": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(_Message)]),
+    "unvirt_map": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p,
+                          ctypes.c_int, ctypes.c_int]),
+    "unvirt_window": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
+    "unvirt_unmap": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
+    "unvirt_copy": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64,
+                                   ctypes.c_char_p, ctypes.c_int]),
+    "unvirt_guard": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64)]),
+    "unvirt_send": (None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]),
+    "unvirt_frames_waiting": (ctypes.c_uint32, [ctypes.c_void_p]),
+    "unvirt_last_sent": (ctypes.c_uint64, [ctypes.c_void_p]),
+    "unvirt_interframe": (None, [ctypes.c_void_p, ctypes.c_uint32]),
+    "unvirt_frame": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32,
+                                    ctypes.POINTER(ctypes.c_uint64),
+                                    ctypes.POINTER(ctypes.c_uint64),
+                                    ctypes.POINTER(ctypes.c_int)]),
+    "unvirt_mac": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
+    "unvirt_link": (None, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32,
+                           ctypes.c_int, ctypes.c_int]),
+    "unvirt_quiet": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
+    "unvirt_block": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
+    "unvirt_intx": (ctypes.c_int, [ctypes.c_void_p]),
+    "unvirt_counters": (ctypes.POINTER(_Counters), [ctypes.c_void_p]),
+    "unvirt_stats": (ctypes.POINTER(ctypes.c_uint64), [ctypes.c_void_p]),
+    "unvirt_violations": (ctypes.c_uint32, [ctypes.c_void_p]),
+    "unvirt_violation": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_uint32]),
+    "unvirt_forgive": (None, [ctypes.c_void_p]),
+    "unvirt_reset": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]),
+    "unvirt_trace": (None, [ctypes.c_void_p, ctypes.c_char_p]),
+}
+
+
+def _load(path):
+    library = ctypes.CDLL(str(path))
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Simulation:
+    """A device under a clock, its host and the far end of its Ethernet port.
+
+    Parameters
+    ----------
+    library : Path
+        From :func:`build_library`.
+    link : LinkConfig
+    seed : int
+        Of everything random in the host.
+    random_init : bool
+        Registers and memories start with random values.
+    answer_cycles : int
+        How long to wait for a completion before calling it lost.
+    """
+
+    def __init__(self, library, *, link=None, seed=1, random_init=False, answer_cycles=1_000_000,
+                 nonposted_depth=16):
+        self._library = _load(library)
+        self.link = link or LinkConfig()
+        self.answer_cycles = answer_cycles
+        parameters = _Parameters(seed=seed or 1, nonposted_depth=nonposted_depth, dllp_bytes=8)
+        self._fill(parameters)
+        self._sim = self._library.unvirt_new(ctypes.byref(parameters), 2 if random_init else 0)
+        self._buffers = {}
+        self._next_id = 0
+        self._answers = {}
+        self._mac = [False, True]
+        self._command = 0
+        self._express = None
+        self._device_control = 0x2010
+        self._follow()
+
+    def __del__(self):
+        if getattr(self, "_sim", None):
+            self._library.unvirt_free(self._sim)
+            self._sim = None
+
+    def _fill(self, parameters):
+        link = self.link
+        for field in fields(link):
+            value = getattr(link, field.name)
+            if field.name == "credits":
+                parameters.credits = (ctypes.c_uint32 * 6)(*value)
+            elif field.name == "rate":
+                parameters.up_rate = parameters.down_rate = int(value * 1024)
+            elif field.name == "cut":
+                parameters.cut = ("large", "rcb", "random").index(value)
+            elif field.name in ("drop", "unsupported", "abort", "poison"):
+                setattr(parameters, field.name, int(value * 65536))
+            elif isinstance(value, float):
+                setattr(parameters, field.name, int(value * 1024))
+            else:
+                setattr(parameters, field.name, int(value))
+
+    def set_link(self, link):
+        """Change the host and link from now on (credits excepted)."""
+        self.link = link
+        self._fill(self._library.unvirt_parameters(self._sim).contents)
+
+    # --- time ---
+
+    @property
+    def cycle(self):
+        """Core cycles since power-on reset."""
+        return self._library.unvirt_cycle(self._sim)
+
+    def run(self, cycles, until=Event(0)):
+        """Clock until one of the events ``until`` or for ``cycles``; return the events seen."""
+        return Event(self._library.unvirt_run(self._sim, cycles, int(until)))
+
+    # --- configuration space and registers ---
+
+    def _access(self, config, write, address, size, value=0, function=0):
+        self._next_id += 1
+        self._library.unvirt_access(self._sim, self._next_id, config, write, address, size, value,
+                                    function)
+        return self._next_id
+
+    def _collect(self):
+        answer = _Answer()
+        while self._library.unvirt_answer(self._sim, ctypes.byref(answer)):
+            self._answers[answer.id] = (answer.status, answer.data[0] | answer.data[1] << 32)
+
+    def _wait(self, number, what):
+        left = self.answer_cycles
+        while number not in self._answers:
+            before = self.cycle
+            self.run(left, Event.ANSWER)
+            self._collect()
+            left -= self.cycle - before
+            if number not in self._answers and left <= 0:
+                raise CompletionFailed(f"{what} was not answered within {self.answer_cycles} "
+                                       f"cycles")
+        status, value = self._answers.pop(number)
+        if status:
+            names = {1: "Unsupported Request", 2: "Configuration Request Retry Status",
+                     4: "Completer Abort"}
+            raise CompletionFailed(f"{what} was answered {names.get(status, status)}")
+        return value
+
+    def config_read(self, offset, size, function=0):
+        """Read 1, 2 or 4 bytes of configuration space."""
+        value = self._wait(self._access(True, False, offset, size, 0, function),
+                           f"A configuration read at {offset:#x}")
+        return value & (1 << 8 * size) - 1
+
+    def config_write(self, offset, size, value, function=0):
+        """Write 1, 2 or 4 bytes of configuration space; returns when it is completed."""
+        settings = self._snoop(offset, size, value) if function == 0 else None
+        # What is allowed more holds from now on, what is allowed less from the completion on.
+        self._wait(self._access(True, True, offset, size, value, function),
+                   f"A configuration write at {offset:#x}")
+        if settings:
+            self._follow()
+
+    def _snoop(self, offset, size, value):
+        """Note what a configuration write changes in the rules of the link."""
+        if self._express is None and offset >= 0x40:
+            self._find_express()
+
+        def merge(old, start):
+            for byte in range(size):
+                place = offset + byte - start
+                if 0 <= place < 2:
+                    old = old & ~(0xFF << 8 * place) | (value >> 8 * byte & 0xFF) << 8 * place
+            return old
+
+        command, control = merge(self._command, 4), self._device_control
+        if self._express is not None:
+            control = merge(control, self._express + 8)
+        changed = (command, control) != (self._command, self._device_control)
+        flr = control >> 15 & 1
+        master = (command | self._command) & 4
+        self._command, self._device_control = command, control & 0x7FFF
+        if flr:
+            self._command, self._device_control = 0, 0x2010
+        if changed:
+            self._follow(master=bool(master))
+        return changed
+
+    def _find_express(self):
+        offset = self.config_read(0x34, 1)
+        while offset:
+            if self.config_read(offset, 1) == 0x10:
+                self._express = offset
+                return
+            offset = self.config_read(offset + 1, 1)
+
+    def _follow(self, master=None):
+        control = self._device_control
+        if master is None:
+            master = bool(self._command & 4)
+        self._library.unvirt_link(self._sim, 128 << (control >> 5 & 7), 128 << (control >> 12 & 7),
+                                  64, master, control >> 8 & 1)
+
+    def memory_read(self, address, size):
+        """Read bytes of MMIO, in pieces of at most 8 that do not cross one."""
+        out = b""
+        while len(out) < size:
+            place = address + len(out)
+            part = min(size - len(out), 8 - place % 8)
+            value = self._wait(self._access(False, False, place, part),
+                               f"A memory read at {place:#x}")
+            out += value.to_bytes(8, "little")[:part]
+        return out
+
+    def memory_write(self, address, data):
+        """Post a write to MMIO."""
+        data = bytes(data)
+        done = 0
+        while done < len(data):
+            place = address + done
+            part = min(len(data) - done, 8 - place % 8)
+            self._access(False, True, place, part,
+                         int.from_bytes(data[done:done + part], "little"))
+            done += part
+
+    # --- memory the device may access ---
+
+    def map_memory(self, address, size, *, buffer=None, readable=True, writable=True):
+        """Give memory to the device: the caller's ``buffer``, or new and zeroed with guard bytes."""
+        pointer = None
+        if buffer is not None:
+            kind = ctypes.c_uint8 * size
+            try:
+                held = kind.from_buffer(buffer)
+            except TypeError:
+                held = kind.from_buffer_copy(buffer)
+            self._buffers[address] = held
+            pointer = ctypes.addressof(held)
+        self._library.unvirt_map(self._sim, address, size, pointer, readable, writable)
+
+    def unmap_memory(self, address, size):
+        """Take memory back; a range operation that may cover any number of maps."""
+        self._library.unvirt_unmap(self._sim, address, size)
+        for start in [start for start in self._buffers if address <= start < address + size]:
+            del self._buffers[start]
+
+    def read_memory(self, address, size):
+        """Read mapped memory as the CPU sees it."""
+        data = ctypes.create_string_buffer(size)
+        if size and not self._library.unvirt_copy(self._sim, address, size, data, 0):
+            raise HostError(f"There is no memory of {size} bytes at {address:#x}")
+        return data.raw
+
+    def write_memory(self, address, data):
+        """Write mapped memory as the CPU does."""
+        data = bytes(data)
+        if data and not self._library.unvirt_copy(self._sim, address, len(data), data, 1):
+            raise HostError(f"There is no memory of {len(data)} bytes at {address:#x}")
+
+    # --- interrupts ---
+
+    def add_message_window(self, address, size):
+        """Make memory writes to this range messages."""
+        self._library.unvirt_window(self._sim, address, size)
+
+    def take_messages(self):
+        """Return the messages that arrived as (cycle, address, data)."""
+        out, message = [], _Message()
+        while self._library.unvirt_message(self._sim, ctypes.byref(message)):
+            out.append((message.cycle, message.address, message.data))
+        return out
+
+    @property
+    def intx(self):
+        """Level of the INTA message."""
+        return bool(self._library.unvirt_intx(self._sim))
+
+    # --- Ethernet ---
+
+    def send_frame(self, frame):
+        """Queue a frame for the device to receive."""
+        self._library.unvirt_send(self._sim, bytes(frame), len(frame))
+
+    @property
+    def frames_waiting(self):
+        """Frames queued and not yet begun."""
+        return self._library.unvirt_frames_waiting(self._sim)
+
+    @property
+    def last_sent(self):
+        """Cycle of the last beat given to the device's receive side."""
+        return self._library.unvirt_last_sent(self._sim)
+
+    def set_interframe(self, cycles):
+        """Leave at least so many idle cycles between received frames."""
+        self._library.unvirt_interframe(self._sim, cycles)
+
+    def take_timed_frames(self):
+        """Return frames the device sent as (first cycle, last cycle, bytes, aborted)."""
+        out = []
+        data = ctypes.create_string_buffer(16384)
+        first, last, aborted = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_int()
+        while True:
+            size = self._library.unvirt_frame(self._sim, data, len(data), ctypes.byref(first),
+                                              ctypes.byref(last), ctypes.byref(aborted))
+            if size < 0:
+                return out
+            out.append((first.value, last.value, data.raw[:size], bool(aborted.value)))
+
+    def take_frames(self):
+        """Return frames the device sent as (cycle, bytes, aborted)."""
+        return [(last, data, aborted) for _, last, data, aborted in self.take_timed_frames()]
+
+    def _set_mac(self, index, value):
+        self._mac[index] = bool(value)
+        self._library.unvirt_mac(self._sim, *self._mac)
+
+    mac_stalled = property(lambda self: self._mac[0], lambda self, value: self._set_mac(0, value),
+                           doc="The MAC takes no beat.")
+    mac_link_up = property(lambda self: self._mac[1], lambda self, value: self._set_mac(1, value),
+                           doc="The Ethernet link is up.")
+
+    # --- resets, checkers, figures ---
+
+    def reset(self, kind, cycles=16):
+        """Reset the device: ``power``, ``hot``, or ``link`` (down and up again)."""
+        kinds = ("power", "hot", "link")
+        if kind not in kinds:
+            raise ValueError(f"Reset must be one of {', '.join(kinds)}, not {kind!r}")
+        self._command, self._device_control = 0, 0x2010
+        self._library.unvirt_reset(self._sim, kinds.index(kind), cycles)
+        self._follow()
+
+    def expect_quiet(self, quiet):
+        """From now on (or no longer) any memory request of the device is a violation."""
+        self._quiet = bool(quiet)
+        self._library.unvirt_quiet(self._sim, self._quiet, getattr(self, "_errors", False))
+
+    def expect_errors(self, expected):
+        """Accesses outside memory are answered, but no violation."""
+        self._errors = bool(expected)
+        self._library.unvirt_quiet(self._sim, getattr(self, "_quiet", False), self._errors)
+
+    def block_credits(self, kind, blocked=True):
+        """Stop returning transmit credits of a kind (0 ph, 1 pd, 2 nph, 3 npd, 4 cplh, 5 cpld)."""
+        self._library.unvirt_block(self._sim, kind, blocked)
+
+    @property
+    def violations(self):
+        """Everything the checkers complained about."""
+        where = ctypes.c_uint64()
+        out = [self._library.unvirt_violation(self._sim, number).decode()
+               for number in range(self._library.unvirt_violations(self._sim))]
+        if self._library.unvirt_guard(self._sim, ctypes.byref(where)):
+            out.append(f"guard bytes of the memory at {where.value:#x} were overwritten")
+        return out
+
+    def forgive(self):
+        """Forget the violations so far."""
+        self._library.unvirt_forgive(self._sim)
+
+    @property
+    def counters(self):
+        """TLPs and bytes by kind and direction, as a dictionary of names and numbers."""
+        counters = self._library.unvirt_counters(self._sim).contents
+        out = {}
+        for names, numbers, sizes in ((_NAMES_UP, counters.up, counters.up_bytes),
+                                      (_NAMES_DOWN, counters.down, counters.down_bytes)):
+            for index, name in enumerate(names):
+                out[name], out[f"{name}_bytes"] = numbers[index], sizes[index]
+        for name in ("read_bytes", "write_bytes", "most_reads_in_flight"):
+            out[f"dma_{name}"] = getattr(counters, name)
+        stats = self._library.unvirt_stats(self._sim)
+        out |= {"rx_dropped": stats[0], "tx_dropped": stats[1], "unsupported": stats[2]}
+        return out
+
+    def trace(self, path):
+        """Write every TLP with its cycle to a file; None stops it."""
+        self._library.unvirt_trace(self._sim, str(path).encode() if path else b"")
