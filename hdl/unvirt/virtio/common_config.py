@@ -96,7 +96,7 @@ class CommonConfig(wiring.Component):
         frozen = status[Status.FEATURES_OK]
         answer = Signal(32)
         valid_queue = queue_select < self._queues
-        swept = Signal(range(self._rows + 1))
+        swept = Signal(range(8 * self._rows))
 
         legal = Signal()
         conditions = [(accepted & ~self.offered) == 0, accepted[32]]
