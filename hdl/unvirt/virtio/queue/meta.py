@@ -281,13 +281,15 @@ class MetaReader(wiring.Component):
         small = memory.Memory(shape=16, depth=self._contexts, init=[])
         m.submodules.small = small
         small_write = small.write_port()
-        word = self.client.write.address_low
+        word = Signal.like(self.client.write.address_low)
         word_bits = len(self.ring_port.word)
         m.d.comb += [
+            word.eq(Mux(self.client.write.high[0], self.client.write.address_high,
+                        self.client.write.address_low)),
             small_write.addr.eq(word >> word_bits),
             small_write.data.eq(self.client.write.data[:16]),
             small_write.en.eq(self.client.write.enable[0] & self.client.write.enable[1]
-                              & ~self.client.write.high[0] & (word[:word_bits] == 0)),
+                              & (word[:word_bits] == 0)),
             read.addr.eq(handle),
         ]
 
