@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The harness as a :class:`~unvirt_sim.host.Host`: the reference driver on the RTL.
+
+Every ``await`` runs the simulation; there is no event loop, :func:`run_driver` steps the coroutine to its end.
+"""
+
+from collections import defaultdict
+
+from .harness import Event
+from .host import HostError
+
+__all__ = ["HarnessHost", "run_driver"]
+
+_MESSAGES = 0xFEE0_0000
+_MEMORY = 0x1000_0000
+_HIGH_MEMORY = 0x12_0000_0000
+_BARS = 0x8_0000_0000
+
+
+def run_driver(coroutine):
+    """Run a coroutine of the reference driver to its end and return its result."""
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+
+
+class HarnessHost:
+    """A host on :class:`~unvirt_sim.harness.Simulation`.
+
+    Allocations alternate between below and above 4 GiB, so that both header forms are used.
+
+    Parameters
+    ----------
+    simulation : Simulation
+    """
+
+    def __init__(self, simulation):
+        self.simulation = simulation
+        simulation.add_message_window(_MESSAGES, 0x1_0000)
+        self._next = [_MEMORY, _HIGH_MEMORY]
+        self._turn = 0
+        self._sizes = {}
+        self._seen = defaultdict(int)
+        self._taken = defaultdict(int)
+        self._frames = []
+
+    async def config_read(self, function, offset, size):
+        return self.simulation.config_read(offset, size, function)
+
+    async def config_write(self, function, offset, size, value):
+        self.simulation.config_write(offset, size, value, function)
+
+    async def memory_read(self, address, size):
+        return self.simulation.memory_read(address, size)
+
+    async def memory_write(self, address, value):
+        self.simulation.memory_write(address, value)
+
+    def bar_window(self):
+        return _BARS
+
+    def alloc(self, size, align=64, *, writable=True):
+        self._turn ^= 1
+        start = -(-self._next[self._turn] // align) * align
+        # A hole after each allocation catches accesses beyond it.
+        self._next[self._turn] = start + size + 256
+        self.simulation.map_memory(start, max(size, 1), writable=writable)
+        self._sizes[start] = max(size, 1)
+        return start
+
+    def free(self, address):
+        self.simulation.unmap_memory(address, self._sizes.pop(address))
+
+    async def read(self, address, size):
+        return self.simulation.read_memory(address, size)
+
+    async def write(self, address, value):
+        self.simulation.write_memory(address, value)
+
+    def message_address(self, vector):
+        return _MESSAGES + 4 * vector, 0x4000 + vector
+
+    def _collect(self):
+        for _, address, data in self.simulation.take_messages():
+            vector = (address - _MESSAGES) // 4
+            if data != 0x4000 + vector:
+                raise HostError(f"Message of vector {vector} carries {data:#x}")
+            self._seen[vector] += 1
+
+    async def wait_interrupt(self, vector, cycles=100_000):
+        end = self.simulation.cycle + cycles
+        while True:
+            self._collect()
+            if vector == -1:
+                if self.simulation.intx:
+                    return True
+            elif self._seen[vector] > self._taken[vector]:
+                self._taken[vector] += 1
+                return True
+            left = end - self.simulation.cycle
+            if left <= 0:
+                return False
+            self.simulation.run(left, Event.MESSAGE | Event.INTX)
+
+    def interrupt_count(self, vector):
+        self._collect()
+        return self._seen[vector]
+
+    async def sleep(self, cycles):
+        self.simulation.run(cycles)
+
+    async def send_frame(self, frame):
+        self.simulation.send_frame(frame)
+
+    async def receive_frame(self, cycles=100_000):
+        if not self._frames:
+            self.simulation.run(cycles, Event.FRAME)
+            self._frames += self.simulation.take_frames()
+        return self._frames.pop(0)[1] if self._frames else None
