@@ -75,7 +75,7 @@ struct Sim {
             dut.rx_tlp_last = left <= kDws;
             dut.rx_tlp_empty = left < kDws ? kDws - left : 0;
         }
-        if (!tx_held) stalled_up = !host.up_ready();
+        stalled_up = !host.up_ready();
         dut.tx_tlp_ready = !stalled_up;
         dut.fc_ph = host.limit(0); dut.fc_pd = host.limit(1);
         dut.fc_nph = host.limit(2); dut.fc_npd = host.limit(3);
