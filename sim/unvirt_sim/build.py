@@ -35,7 +35,8 @@ def verilator_environment():
     return environment
 
 
-def build_library(config, folder="build/harness", *, say=lambda text: None, verilog=None):
+def build_library(config, folder="build/harness", *, say=lambda text: None, verilog=None,
+                  waves=False):
     """Build the library for a device and return its path.
 
     Parameters
@@ -46,10 +47,12 @@ def build_library(config, folder="build/harness", *, say=lambda text: None, veri
         Where libraries are kept.
     verilog : str, optional
         Text of a top module ``unvirt`` to simulate instead of the generated one.
+    waves : bool
+        Make :meth:`~unvirt_sim.harness.Simulation.waves` possible; the simulation is slower.
     """
     text = verilog if verilog is not None else generate(config)
     sources = sorted(_SOURCES.iterdir())
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(text.encode() + bytes([waves]))
     for source in sources:
         digest.update(source.read_bytes())
     folder = Path(folder).resolve() / digest.hexdigest()[:20]
@@ -67,10 +70,13 @@ def build_library(config, folder="build/harness", *, say=lambda text: None, veri
         "verilator", "--cc", "--exe", "--build", "-j", "2", "--top-module", "unvirt",
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
         "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
-        "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}",
+        "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}"
+        + (" -DUNVIRT_WAVES" if waves else ""),
         "-LDFLAGS", "-shared -fPIC", "-o", str(folder / "libunvirt.tmp.so"),
         "--Mdir", str(folder / "obj"), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
     ]
+    if waves:
+        command.insert(1, "--trace")
     result = subprocess.run(command, env=verilator_environment(), capture_output=True, text=True)
     (folder / "build.log").write_text(result.stdout + result.stderr)
     if result.returncode or not (folder / "libunvirt.tmp.so").exists():

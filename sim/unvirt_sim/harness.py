@@ -112,6 +112,8 @@ _SIGNATURES = {
     "unvirt_violation": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_uint32]),
     "unvirt_forgive": (None, [ctypes.c_void_p]),
     "unvirt_reset": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]),
+    "unvirt_waves": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64,
+                                    ctypes.c_uint64]),
     "unvirt_trace": (None, [ctypes.c_void_p, ctypes.c_char_p]),
 }
 
@@ -456,3 +458,8 @@ class Simulation:
     def trace(self, path):
         """Write every TLP with its cycle to a file; None stops it."""
         self._library.unvirt_trace(self._sim, str(path).encode() if path else b"")
+
+    def waves(self, path, first, last):
+        """Write waveforms of the cycles from ``first`` to ``last`` as VCD; the library must be built for it."""
+        if not self._library.unvirt_waves(self._sim, str(path).encode(), first, last):
+            raise HostError("This library has no waveforms; build it with waves=True")

@@ -6,6 +6,9 @@
 #include <cstdlib>
 
 #include "Vunvirt.h"
+#ifdef UNVIRT_WAVES
+#include <verilated_vcd_c.h>
+#endif
 #include "mac.hpp"
 
 #ifndef UNVIRT_WIDTH
@@ -36,6 +39,9 @@ struct Sim {
 
     Sim(const Parameters& parameters, int random_init)
         : dut(configure(context, parameters, random_init)), host(parameters) {
+#ifdef UNVIRT_WAVES
+        context.traceEverOn(true);
+#endif
         dut.rst = 1;
         dut.link_up = 1;
         dut.hot_reset = 0;
@@ -43,7 +49,32 @@ struct Sim {
         for (int i = 0; i < 8; i++) clock();
         dut.rst = 0;
     }
-    ~Sim() { dut.final(); if (trace) std::fclose(trace); }
+    ~Sim() {
+        dut.final();
+        if (trace) std::fclose(trace);
+#ifdef UNVIRT_WAVES
+        if (waves) waves->close();
+#endif
+    }
+
+#ifdef UNVIRT_WAVES
+    std::unique_ptr<VerilatedVcdC> waves;
+    uint64_t waves_from = 0, waves_to = 0;
+#endif
+    // Waveforms of the cycles from `from` to `to`, if the library was built for it.
+    bool record(const char* path, uint64_t from, uint64_t to) {
+#ifdef UNVIRT_WAVES
+        waves.reset(new VerilatedVcdC);
+        dut.trace(waves.get(), 99);
+        waves->open(path);
+        waves_from = from;
+        waves_to = to;
+        return true;
+#else
+        (void)path, (void)from, (void)to;
+        return false;
+#endif
+    }
 
     static VerilatedContext* configure(VerilatedContext& context, const Parameters& parameters, int random_init) {
         context.randReset(random_init);
@@ -118,6 +149,9 @@ struct Sim {
                              dut.mac_tx_tlast, dut.mac_tx_tuser);
         stats[0] += dut.stat_rx_dropped; stats[1] += dut.stat_tx_dropped; stats[2] += dut.stat_unsupported;
 
+#ifdef UNVIRT_WAVES
+        if (waves && host.cycle >= waves_from && host.cycle <= waves_to) waves->dump(host.cycle);
+#endif
         dut.clk = 1;
         dut.eval();
         context.timeInc(1);
@@ -253,6 +287,10 @@ void unvirt_reset(Sim* sim, int kind, uint32_t cycles) {
     sim->dut.hot_reset = 0;
     sim->dut.link_up = 1;
     sim->host.link_reset();
+}
+
+int unvirt_waves(Sim* sim, const char* path, uint64_t from, uint64_t to) {
+    return sim->record(path, from, to);
 }
 
 void unvirt_trace(Sim* sim, const char* path) {

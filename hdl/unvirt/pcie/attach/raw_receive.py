@@ -70,7 +70,9 @@ class RawReceive(wiring.Component):
         header = [Signal(32, name=f"header{i}") for i in range(4)]
         before = Signal(3)                     # header DWs that came before this beat
         start = Signal(3)
-        m.d.comb += start.eq(Mux(beat.first, 0, before))
+        flush = Signal()
+        # While the rest of a TLP is flushed the next one may be on show: its header is not wanted yet.
+        m.d.comb += start.eq(Mux(flush, 7, Mux(beat.first, 0, before)))
         for number in range(4):
             m.d.comb += header[number].eq(kept[number])
             lane = number % lanes
@@ -92,7 +94,6 @@ class RawReceive(wiring.Component):
 
         # Payload: what an earlier beat left over, then this beat.
         carry = Signal(width)
-        flush = Signal()
         left = Signal(11)                      # payload DWs not given out yet
         started = Signal()
         finished = Signal()                    # all payload is out; what follows is a digest or too much
