@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Receive: frames from the MAC wait in a ring of memory until the sink finds buffers for them."""
+"""Receive: frames from the MAC wait in a ring of memory until the sink finds buffers for them.
+
+    MAC --> ring of words: | room for the header, frame | ... |
+                 | whole frames                       ^ reads
+                 v                                    |
+             places (FIFO) --> oldest, following --> sink
+"""
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..stream.fifo import MemoryQueue
 from ..virtio.queue.lanes import LaneMemory
@@ -13,27 +19,41 @@ from .transmit import MacBeat
 
 __all__ = ["Receive"]
 
+SHORTEST_FRAME = 14
+"""Bytes of an Ethernet header; anything shorter is dropped."""
+
+COMMON_FRAME = 60
+"""Bytes of the shortest frame that a MAC passes on without padding of its own; the FIFO of places holds a memory full of these."""
+
 
 class Receive(wiring.Component):
     """Stores received frames behind room for their virtio header, oldest first.
 
-    A frame becomes visible two cycles after its last beat. It is dropped and counted if it is bad, shorter than 14 bytes, longer than ``frame_limit``,
-    or finds no room; a frame that has begun never disturbs another. The MAC is never stalled. The header in front of a frame is
-    all zero but for ``num_buffers`` [virtio 5.1.9.4.1], put in while the sink reads.
+    **Latency**: a frame becomes visible one cycle after its last beat if none waits. **Throughput**: one beat per cycle, without a gap between frames. The MAC is
+    never stalled: a frame is dropped and counted if it is bad, shorter than 14 bytes, longer than ``frame_limit``, or finds no room; its memory is used again at
+    once, and no other frame is touched. The header in front of a frame is all zero but for ``num_buffers`` [virtio 5.1.9.4], put in while
+    the sink reads. **Reset** forgets all frames; memory contents never show.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+    row : int
+        The receive queue that frames go to.
 
     Members
     -------
     mac_valid, mac : ``In``
         One beat of a frame.
     frame_limit : ``In(14)``
-        Longest frame in bytes.
-    row : ``In``
-        The receive queue frames go to.
+        Longest frame in bytes, without FCS.
     packets : ``Out(stream.Signature(SinkPacket))``
-        The oldest frame; taking it gives its memory back.
-    read_word, read_data, buffers : ``In``/``Out``/``In``
-        Synchronous read of the oldest frame's bytes, and how many buffers it was given.
+        The oldest frame and the one behind it; taking it gives its memory back.
+    read_word, read_data : ``In``/``Out``
+        Synchronous read of the oldest frame's bytes; still good in the cycle after the frame was taken.
+    buffers : ``In(16)``
+        How many buffers the frame in ``read_data`` was given.
     stat_dropped : ``Out(1)``
+        Pulse for each frame dropped here.
     """
 
     def __init__(self, config, *, row=0):
@@ -54,66 +74,69 @@ class Receive(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        width = self._config.data_width
-        lanes = width // 8
+        lanes = self._config.data_width // 8
         words = self._words
         word_bits = (words - 1).bit_length()
+        m.submodules.memory = cells = LaneMemory(data_width=self._config.data_width,
+                                                 size=self._config.rx_buffer_size)
+        place_shape = data.StructLayout({"start": word_bits, "length": 14})
+        # Runts may fill the FIFO before the memory; they are dropped like any frame without room.
+        least = -(-(NET_HEADER_SIZE + COMMON_FRAME) // lanes)
+        m.submodules.places = places = MemoryQueue(place_shape, words // least)
+
+        whole = stream.Signature(place_shape).create()   # a frame has become visible
+        freed = Signal(range(words + 1))                 # words given back in this cycle
+        self._elaborate_store(m, cells, whole, freed)
+        oldest = self._elaborate_places(m, places, whole, freed)
+        self._elaborate_read(m, cells, oldest.start)
+        return m
+
+    def _elaborate_store(self, m, cells, whole, freed):
+        """Write beats; a frame that is given up leaves ``start`` where it was."""
+        beat = self.mac
+        words, word_bits = self._words, len(self.read_word)
+        lanes = len(beat.data) // 8
         # The frame begins at lane `shift` of word `skip`: a constant rotation, so wires only.
         skip, shift = NET_HEADER_SIZE // lanes, NET_HEADER_SIZE % lanes
-        m.submodules.memory = cells = LaneMemory(data_width=width, size=self._config.rx_buffer_size)
-        frame_shape = data.StructLayout({"start": word_bits, "length": 14})
-        m.submodules.frames = frames = MemoryQueue(frame_shape, max(16, words // 8))
 
         start, place = Signal(word_bits), Signal(word_bits)   # of the frame coming in; of its next beat
-        used = Signal(range(words + 1))        # words of whole frames and of the one coming in
+        used = Signal(range(words + 1))        # words of the frames that are whole
         mine = Signal(range(words + 1))        # words of the one coming in
         length = Signal(14)
         bad = Signal()
-        beat = self.mac
-        bytes_here = Signal(range(lanes + 1))
-        now_length = Signal(15)
-        total = Signal(15)
-        now_start, now_place = Signal(word_bits), Signal(word_bits)
+        now_length, total = Signal(15), Signal(15)
+        now_place = Signal(word_bits)
         now_mine = Signal(range(words + 2))
-        room, was_bad, give_up = Signal(), Signal(), Signal()
-        freed = Signal(range(words + 1))
+        room, give_up, good = Signal(), Signal(), Signal()
+        taken = Signal(range(words + 1))
         kept = Signal(range(words + 2))
 
         m.d.comb += [
-            bytes_here.eq(lanes - beat.empty),
-            now_length.eq(Mux(beat.first, 0, length) + bytes_here),
+            now_length.eq(Mux(beat.first, 0, length) + lanes - beat.empty),
             total.eq(now_length + NET_HEADER_SIZE),
-            now_start.eq(start),
             now_place.eq(Mux(beat.first, start + skip, place)),
             # A beat may touch two words; the frame so far needs this many.
-            now_mine.eq(Mux(beat.first, skip + 2, mine + 1)),
+            now_mine.eq(Mux(beat.first, skip + 1 + (shift != 0), mine + 1)),
             room.eq(used + now_mine <= words),
-            was_bad.eq(~beat.first & bad),
-            give_up.eq(was_bad | ~room | (now_length > self.frame_limit)),
+            give_up.eq((~beat.first & bad) | ~room | (now_length > self.frame_limit)),
             cells.write.address_low.eq(now_place),
             cells.write.address_high.eq(now_place + 1),
-        ]
-        for lane in range(lanes):
-            source = (lane - shift) % lanes
-            m.d.comb += [
-                cells.write.data.word_select(lane, 8).eq(beat.data.word_select(source, 8)),
-                cells.write.high[lane].eq(lane < shift),
-                cells.write.enable[lane].eq(self.mac_valid & ~give_up),
-            ]
-
-        # The whole frame takes the words up to its last byte.
-        taken = Signal(range(words + 1))
-        good = Signal()
-        lane_bits = (lanes - 1).bit_length()
-        m.d.comb += [
-            taken.eq((total + lanes - 1) >> lane_bits),
-            good.eq(~give_up & ~beat.error & (now_length >= 14) & frames.i.ready),
-            frames.i.valid.eq(self.mac_valid & beat.last & good),
-            frames.i.payload.start.eq(now_start),
-            frames.i.payload.length.eq(now_length),
+            cells.write.enable.eq((self.mac_valid & ~give_up).replicate(lanes)),
+            # The whole frame keeps the words up to its last byte.
+            taken.eq((total + lanes - 1) >> (lanes - 1).bit_length()),
+            good.eq(~give_up & ~beat.error & (now_length >= SHORTEST_FRAME) & whole.ready),
+            whole.valid.eq(self.mac_valid & beat.last & good),
+            whole.payload.start.eq(start),
+            whole.payload.length.eq(now_length),
             self.stat_dropped.eq(self.mac_valid & beat.last & ~good),
             kept.eq(used - freed),
         ]
+        for lane in range(lanes):
+            m.d.comb += [
+                cells.write.data.word_select(lane, 8).eq(
+                    beat.data.word_select((lane - shift) % lanes, 8)),
+                cells.write.high[lane].eq(lane < shift),
+            ]
         m.d.sync += used.eq(kept)
         with m.If(self.mac_valid):
             m.d.sync += [place.eq(now_place + 1), length.eq(now_length), mine.eq(now_mine),
@@ -121,29 +144,52 @@ class Receive(wiring.Component):
             with m.If(beat.last & good):
                 m.d.sync += [start.eq(start + taken), used.eq(kept + taken)]
 
-        out, oldest = self.packets, frames.o.payload
+    def _elaborate_places(self, m, places, whole, freed):
+        """Order the frames; return the place of the oldest."""
+        out = self.packets
+        lanes = self._config.data_width // 8
+        lane_bits = (lanes - 1).bit_length()
+        oldest = Signal(places.shape)
+        valid, direct = Signal(), Signal()
+        following = places.o
         m.d.comb += [
-            out.valid.eq(frames.o.valid),
-            out.payload.row.eq(self._row),
-            out.payload.address.eq(oldest.start << lane_bits),
-            out.payload.length.eq(oldest.length + NET_HEADER_SIZE),
-            frames.o.ready.eq(out.ready),
+            # Nobody waits: past the FIFO, which would take two cycles.
+            direct.eq(~valid & (places.level == 0)),
+            whole.ready.eq(direct | places.i.ready),
+            places.i.valid.eq(whole.valid & ~direct),
+            places.i.payload.eq(whole.payload),
+            following.ready.eq(~valid | out.ready),
+            out.valid.eq(valid),
         ]
-        with m.If(out.valid & out.ready):
+        with m.If(following.ready):
+            m.d.sync += [valid.eq(following.valid | (direct & whole.valid)),
+                         oldest.eq(Mux(direct, whole.payload, following.payload))]
+        with m.If(valid & out.ready):
             m.d.comb += freed.eq((oldest.length + NET_HEADER_SIZE + lanes - 1) >> lane_bits)
 
-        header = Signal(NetHeader)
-        asked = Signal(word_bits)
-        padded = Signal(width * (skip + 1))
+        m.d.comb += out.payload.following.valid.eq(following.valid)
+        for packet, place in ((out.payload, oldest), (out.payload.following, following.payload)):
+            m.d.comb += [
+                packet.row.eq(self._row),
+                packet.address.eq(place.start << lane_bits),
+                packet.length.eq(place.length + NET_HEADER_SIZE),
+            ]
+        return oldest
+
+    def _elaborate_read(self, m, cells, start):
+        """Read words, with the header in front of the frame."""
+        width = self._config.data_width
+        header_words = -(-NET_HEADER_SIZE * 8 // width)
+        header, padded = Signal(NetHeader), Signal(width * header_words)
+        asked = Signal.like(self.read_word)    # word of the frame that `read_data` shows
+        m.d.sync += asked.eq(self.read_word - start)
         m.d.comb += [
             cells.read_word.eq(self.read_word),
             header.num_buffers.eq(self.buffers),
             padded.eq(header),
             self.read_data.eq(cells.read_data),
         ]
-        m.d.sync += asked.eq(self.read_word - oldest.start)
-        for word in range(skip + (shift != 0)):
+        for word in range(header_words):
             here = min(width, 8 * NET_HEADER_SIZE - width * word)
             with m.If(asked == word):
                 m.d.comb += self.read_data[:here].eq(padded.word_select(word, width)[:here])
-        return m

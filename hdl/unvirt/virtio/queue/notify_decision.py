@@ -6,14 +6,22 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..contract import Notification, QueueConfigPort, row_width
+from ..spec import NO_VECTOR
 from .meta import SmallAnswer, SmallRead
 from .rows import RowMemory, Sweep
 from .used import Published
 
 __all__ = ["NotifyDecision"]
 
+AVAIL_NO_INTERRUPT = 0
+"""Bit of the available ring's flags [virtio 2.7.6]."""
+
 
 class _DecisionRow(data.Struct):
+    """What is under way for a row. A decision by event index will keep the range of indices here that its read decides;
+    kept without a use it would cost as much as all the rest.
+    """
+
     in_flight: 1
     dirty:     1
 
@@ -23,19 +31,36 @@ class NotifyDecision(wiring.Component):
 
     The read is issued after the index write was accepted by the write engine and fenced behind it, so the flags are as the driver left them after seeing no newer
     index [DER-RACE-02]. One read per row is in flight; an index published meanwhile makes the row dirty, and the flags are read once more when the answer has come.
-    Nothing is read when no interrupt could be sent: MSI-X on and no vector. Three cycles an event and what its request waits. A failed
-    read is a violation. While ``drain`` nothing is started and answers have no effect.
+    Nothing is read when no interrupt could be sent: MSI-X on and no vector. A failed read is a violation.
+
+    **Latency**: two cycles from ``published`` to ``reads``, and from an answer to its interrupt. **Throughput**: two cycles an event, one more for an interrupt and for a read
+    that follows an answer. **Ordering**: decisions of a row follow each other; rows are independent. **Back-pressure**: one read waits in a register of its own
+    while answers are still taken: the reader's places come free by answers being taken, so waiting for one must not keep them from it.
+
+    While ``drain`` nothing is started and answers have no effect; ``idle`` means that nothing is held here, the reader knows what is under way. ``sweep``
+    clears a row while everything is quiet.
+
+    Parameters
+    ----------
+    rows : int
 
     Members
     -------
     published : ``In(stream.Signature(Published))``
     answers : ``In(stream.Signature(SmallAnswer))``
     reads : ``Out(stream.Signature(SmallRead))``
+        Of the flags, with ``fence``.
     interrupts : ``Out(stream.Signature(Notification))``
     config : ``Out(QueueConfigPort)``
     msix_enable, drain : ``In(1)``
-    violation, idle : ``Out(1)``
+    violation : ``Out(1)``
+        Pulse.
+    idle : ``Out(1)``
     sweep : ``In``
+
+    Spec
+    ----
+    [virtio 2.7.7] Used Buffer Notification Suppression
     """
 
     def __init__(self, *, rows):
@@ -58,10 +83,10 @@ class NotifyDecision(wiring.Component):
         m.submodules.state = state = RowMemory(_DecisionRow, rows=self._rows, readers=1)
         connect(m, flipped(self.sweep), state.sweep)
         row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
-        is_answer, failed, wanted = Signal(), Signal(), Signal()
-        now = Signal(_DecisionRow)
-        read = Signal()
-        driver = Signal(64)
+        is_answer = Signal()
+        answer = Signal(SmallAnswer(self._rows))
+        now, found, config = Signal(_DecisionRow), state.read_value[0], self.config.config
+        read = Signal()                        # the row is dirty: once more
 
         m.d.comb += [
             state.read_row[0].eq(next_row),
@@ -69,48 +94,53 @@ class NotifyDecision(wiring.Component):
             next_row.eq(row),
             state.write_row.eq(row),
             state.write_value.eq(now),
-            self.reads.payload.row.eq(row),
-            self.reads.payload.address.eq(driver),
             self.reads.payload.fence.eq(1),
             self.interrupts.payload.row.eq(row),
         ]
+
+        def ask():
+            """Read the flags; the row's configuration was looked up in the cycle before, whatever the state."""
+            m.d.sync += [self.reads.valid.eq(1), self.reads.payload.row.eq(row),
+                         self.reads.payload.address.eq(config.driver)]
+            m.next = "IDLE"
+
+        with m.If(self.reads.ready):
+            m.d.sync += self.reads.valid.eq(0)
         with m.FSM(name="notify_decision"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid)
-                m.d.sync += [row.eq(next_row), is_answer.eq(self.answers.valid),
-                             failed.eq(self.answers.payload.error),
-                             wanted.eq(~self.answers.payload.value[0])]
+                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid
+                                         & ~self.reads.valid)
+                m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload),
+                             is_answer.eq(self.answers.valid)]
                 with m.If(self.answers.valid):
                     m.d.comb += [self.answers.ready.eq(1),
                                  next_row.eq(self.answers.payload.row)]
-                    m.next = "LOAD"
-                with m.Elif(self.published.valid):
+                    m.next = "DECIDE"
+                # An answer frees the place that the waiting read needs; a new index would need another one.
+                with m.Elif(self.published.valid & ~self.reads.valid):
                     m.d.comb += [self.published.ready.eq(1),
                                  next_row.eq(self.published.payload.row)]
-                    m.next = "LOAD"
-            with m.State("LOAD"):
-                config, found = self.config.config, state.read_value[0]
-                possible = ~self.msix_enable | (config.vector != 0xFFFF)
-                m.d.sync += [now.eq(found), driver.eq(config.driver), read.eq(0)]
-                m.next = "STORE"
-                with m.If(is_answer):
-                    m.d.sync += [now.in_flight.eq(found.dirty), now.dirty.eq(0),
-                                 read.eq(found.dirty)]
-                    with m.If(failed & ~self.drain):
-                        m.d.comb += self.violation.eq(1)
-                with m.Elif(found.in_flight):
-                    m.d.sync += now.dirty.eq(1)
-                with m.Elif(possible):
-                    m.d.sync += [now.in_flight.eq(1), read.eq(1)]
-                with m.If(self.drain):
-                    m.d.sync += [now.eq(0), read.eq(0)]
-            with m.State("STORE"):
-                m.d.comb += state.write_valid.eq(1)
+                    m.next = "DECIDE"
+            with m.State("DECIDE"):
+                possible = ~self.msix_enable | (config.vector != NO_VECTOR)
+                m.d.comb += [state.write_valid.eq(1), now.eq(found)]
+                m.d.sync += read.eq(0)
                 m.next = "IDLE"
-                with m.If(is_answer & wanted & ~failed & ~self.drain):
-                    m.next = "INTERRUPT"
-                with m.Elif(read):
-                    m.next = "READ"
+                with m.If(self.drain):
+                    m.d.comb += now.as_value().eq(0)
+                with m.Elif(is_answer):
+                    m.d.comb += [now.in_flight.eq(found.dirty), now.dirty.eq(0),
+                                 self.violation.eq(answer.error)]
+                    m.d.sync += read.eq(found.dirty)
+                    with m.If(~answer.error & ~answer.value[AVAIL_NO_INTERRUPT]):
+                        m.next = "INTERRUPT"
+                    with m.Elif(found.dirty):
+                        m.next = "READ"
+                with m.Elif(found.in_flight):
+                    m.d.comb += now.dirty.eq(1)
+                with m.Elif(possible):
+                    m.d.comb += now.in_flight.eq(1)
+                    ask()
             with m.State("INTERRUPT"):
                 m.d.comb += self.interrupts.valid.eq(1)
                 with m.If(self.interrupts.ready):
@@ -118,7 +148,6 @@ class NotifyDecision(wiring.Component):
                     with m.If(read):
                         m.next = "READ"
             with m.State("READ"):
-                m.d.comb += self.reads.valid.eq(1)
-                with m.If(self.reads.ready):
-                    m.next = "IDLE"
+                with m.If(~self.reads.valid | self.reads.ready):
+                    ask()
         return m

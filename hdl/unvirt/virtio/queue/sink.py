@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The sink service: packets of the personality go into the buffers that drivers made available.
 
-    packet -> scan: which chains hold it? -> none or too few: drop
-                                          -> write: segment by segment -> used elements, slots back
+    packets --> scan --> chains --> move --> read commands --> byte reader --> writes
+                 |                    | chains begun                | chain written
+                 v loose chains       v                             v
+                 +----------------> waiting chains ---> used elements, slots back
 """
 
 from amaranth import *
@@ -10,133 +12,60 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
-from ...stream.rotate import rotate_right
+from ...stream.buffer import HalfBuffer
+from ...stream.fifo import Queue
 from ..contract import row_width
-from .contract import LENGTH_WIDTH, ChainPortSignature, UsedElement
+from .contract import GROUP_SEGMENTS, ChainPortSignature, UsedElement
 from .rows import RowMemory, Sweep
+from .sink_read import ByteReader
+from .sink_scan import SinkPacket, SinkScan
 
-__all__ = ["SinkPacket", "SegmentWriter", "Sink"]
+__all__ = ["SinkPacket", "Sink"]
 
-
-class SinkPacket(data.StructLayout):
-    """A packet that waits in the personality's memory."""
-
-    def __init__(self, rows, size):
-        super().__init__({
-            "row": row_width(rows), "address": range(size), "length": 14,
-        })
-
-
-class SegmentWriter(wiring.Component):
-    """Reads bytes of any alignment from a synchronous memory and makes a write command of them.
-
-    Two cycles to the first beat, then one beat per cycle while the write engine takes them. ``done`` is high in the cycle in which the last
-    beat is taken. The memory must show ``read_data`` for the ``read_word`` of the cycle before.
-
-    Members
-    -------
-    start : ``In(1)``, ready : ``Out(1)``
-        Begin, if ready.
-    source, address, length : ``In``
-        First byte in the memory; where it goes; how many, at least 1.
-    """
-
-    def __init__(self, *, data_width, size):
-        self._data_width = data_width
-        self._size = size
-        lanes = data_width // 8
-        super().__init__({
-            "start": In(1),
-            "ready": Out(1),
-            "done": Out(1),
-            "source": In(range(size)),
-            "address": In(64),
-            "length": In(14),
-            "read_word": Out(range(size // lanes)),
-            "read_data": In(data_width),
-            "writes": Out(stream.Signature(WriteBeat(data_width))),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        lanes = self._data_width // 8
-        lane_bits = (lanes - 1).bit_length()
-        word = Signal.like(self.read_word)
-        held = Signal(self._data_width)
-        offset = Signal(lane_bits)
-        left = Signal(14)
-        first = Signal()
-        out = self.writes.payload
-        header = Signal(out.header.shape())
-
-        # Rotate both words by the same amount: low lanes come from the older one.
-        rotated_held, rotated_new = Signal(self._data_width), Signal(self._data_width)
-        m.d.comb += [
-            rotated_held.eq(rotate_right(m, held, offset)),
-            rotated_new.eq(rotate_right(m, self.read_data, offset)),
-            self.read_word.eq(word),
-            out.header.eq(header),
-            out.first.eq(first),
-            out.last.eq(left <= lanes),
-            out.empty.eq(Mux(left < lanes, (lanes - left)[:len(out.empty)], 0)),
-        ]
-        for lane in range(lanes):
-            m.d.comb += out.data.word_select(lane, 8).eq(
-                Mux(lane + offset < lanes, rotated_held.word_select(lane, 8),
-                    rotated_new.word_select(lane, 8)))
-
-        with m.FSM(name="segment_writer"):
-            with m.State("IDLE"):
-                m.d.comb += self.ready.eq(1)
-                with m.If(self.start):
-                    m.d.comb += self.read_word.eq(self.source >> lane_bits)
-                    m.d.sync += [
-                        word.eq((self.source >> lane_bits) + 1),
-                        offset.eq(self.source[:lane_bits]),
-                        left.eq(self.length), first.eq(1),
-                        header.address.eq(self.address), header.length.eq(self.length),
-                    ]
-                    m.next = "FILL"
-            with m.State("FILL"):
-                m.d.sync += held.eq(self.read_data)
-                m.next = "SEND"
-            with m.State("SEND"):
-                # `read_data` is word `word` here; the next one is asked for as this beat goes.
-                m.d.comb += self.writes.valid.eq(1)
-                with m.If(self.writes.ready):
-                    m.d.comb += self.read_word.eq(word + 1)
-                    m.d.sync += [held.eq(self.read_data), word.eq(word + 1),
-                                 left.eq(left - lanes), first.eq(0)]
-                    with m.If(out.last):
-                        m.d.comb += self.done.eq(1)
-                        m.next = "IDLE"
-        return m
+CHAINS_MOVING = 8
+"""Chains whose bytes are on their way to the write engine."""
 
 
 class Sink(wiring.Component):
     """Puts packets into buffers.
 
     The chains that hold a packet are all found before the first is used; if the store has too few of them right now, or without ``mergeable`` the first
-    is too small, the packet is dropped and none is used: an empty queue never holds another up. A packet of one chain of one segment takes eight cycles and its beats,
-    each further chain six and its beats. Every chain but the last is filled; used elements and slots go as the data of their chain was taken by the
-    write engine.
+    is too small, the packet is dropped and none is used: an empty queue never holds another up. Every chain but the last is filled. A used element and the
+    chain's slot go once the write engine took the last byte of that chain; all but the last of a packet have ``more`` set.
 
-    While ``drain`` the segment being written is completed, packets are dropped, and every chain of every sink row is given back.
+    **Latency**: five cycles from packet to its first beat (six if the packet before went to another row), one from a chain's last beat to its used element.
+    **Throughput**: a packet of one chain of one segment takes as many cycles as it has beats, or two and a half if these are fewer: while one packet is
+    moved the next is looked at. A packet of n > 1 chains takes 4 n cycles or its beats; a segment that does not begin at a word boundary of the memory costs a
+    cycle more, a chain of several segments one. **Ordering**: packets in their order, chains in that of their ring. **Back-pressure**: everything waits for
+    ``writes``, ``used`` and ``release``; packets then pile up in the personality's memory. **Reset** forgets everything but the rows, which a sweep clears.
+
+    While ``drain`` packets that were given their chains are still written, others are let go silently, and every chain in the store of every sink row is given
+    back. ``idle`` rises when all this has an end. ``sweep`` clears a row while everything is quiet.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+    is_sink : callable
+        Tells from a row (a Value) whether the device writes its buffers.
+    size : int
+        Bytes of the personality's memory, a power of two.
 
     Members
     -------
     packets : ``In(stream.Signature(SinkPacket))``
-        Taken (memory given back) when written or dropped.
+        Taken (memory given back) in the cycle in which its last word is asked for, or when dropped.
     buffers : ``Out(16)``
-        Chains given to the packet at hand.
+        Number of chains that the packet in ``read_data`` was given.
     read_word, read_data : ``Out``/``In``
+        The memory shows the word of one cycle in the next.
     chains : ``Out(ChainPortSignature)``
     writes : ``Out(stream.Signature(WriteBeat))``
     used : ``Out(stream.Signature(UsedElement))``
     retired_row, retired : ``In``/``Out`` arrays
-        Position after the last chain given back (synchronous).
+        Synchronous; [0]: position after the last chain given back, [1]: after the last one that was given to a packet.
     mergeable, drain : ``In(1)``
     stat_dropped, idle : ``Out(1)``
+    sweep : ``In``
     """
 
     def __init__(self, config, *, is_sink, size):
@@ -165,205 +94,194 @@ class Sink(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        m.submodules.state = state = RowMemory(16, rows=config.rows, readers=3)
-        m.submodules.writer = writer = SegmentWriter(data_width=config.data_width, size=self._size)
-        connect(m, flipped(self.sweep), state.sweep)
-        connect(m, writer.writes, flipped(self.writes))
-        for index in range(2):
-            m.d.comb += [state.read_row[index + 1].eq(self.retired_row[index]),
-                         self.retired[index].eq(state.read_value[index + 1])]
+        m.submodules.retired = retired = RowMemory(16, rows=config.rows, readers=1)
+        m.submodules.chosen = chosen = RowMemory(16, rows=config.rows, readers=2)
+        m.submodules.scan = scan = SinkScan(config, is_sink=self._is_sink, size=self._size)
+        m.submodules.buffer = buffer = HalfBuffer(scan.o.payload.shape())
+        m.submodules.reader = reader = ByteReader(data_width=config.data_width, size=self._size)
+        waiting_shape = data.StructLayout({
+            "row": row_width(config.rows), "position": 16, "slot": range(config.chain_slots),
+            "group": range(config.segment_groups), "groups": range(config.segment_groups + 1),
+            "head": 16, "written": 14,
+            "more": 1,
+            "use": 1,                    # gets a used element
+            "data": 1,                   # has bytes to wait for
+        })
+        m.submodules.waiting = waiting = Queue(waiting_shape, CHAINS_MOVING)
+        connect(m, scan.o, buffer.i)
+        connect(m, reader.writes, flipped(self.writes))
+        for memory in (retired, chosen):
+            connect(m, flipped(self.sweep), memory.sweep)
 
-        chains, packet = self.chains, self.packets.payload
-        row = Signal(row_width(config.rows))
-        parsed = Signal(16)
-        position = Signal(16)                  # of the chain looked at
-        begin = Signal(16)                     # of the packet's first chain
-        held = Signal(LENGTH_WIDTH + 1)        # bytes of the chains found so far
-        slot = Signal(range(config.chain_slots))
-        chain = Signal(chains.chain.shape())
-        head = Signal(16)
-        source = Signal.like(packet.address)
-        left = Signal(14)                      # bytes of the packet not yet written
-        written = Signal(14)                   # into the chain at hand
-        chain_left = Signal(14)
-        segments_left = Signal(len(chain.segments))
-        segment_index = Signal(3)
-        group = Signal.like(chain.group)
-        address, segment_length = Signal(64), Signal(LENGTH_WIDTH)
-        piece = Signal(14)
-        found = Signal(16)
-        swept_clean = Signal(range(config.rows + 1))
-        walked = Signal()
-        used_given, released = Signal(), Signal()
+        chains = self.chains
+        forget = Signal()                      # a dropped packet goes
+        m.d.comb += [
+            self.read_word.eq(reader.read_word),
+            reader.read_data.eq(self.read_data),
+            self.buffers.eq(reader.buffers),
+            self.packets.ready.eq(reader.packet_read | forget | scan.discard),
+            scan.drain.eq(self.drain),
+            scan.mergeable.eq(self.mergeable),
+            scan.packet_valid.eq(self.packets.valid),
+            scan.packet.eq(self.packets.payload),
+            scan.popped.eq(self.packets.valid & self.packets.ready),
+            scan.behind_empty.eq(~buffer.o.valid & ~waiting.o.valid & reader.idle),
+            self.stat_dropped.eq(scan.stat_dropped),
+            self.idle.eq(scan.idle & scan.behind_empty),
+            chains.parsed_row.eq(scan.parsed_row),
+            scan.parsed.eq(chains.parsed),
+            chains.order_row.eq(scan.order_row),
+            chains.order_position.eq(scan.order_position),
+            scan.slot.eq(chains.slot),
+            chains.walked_slot.eq(chains.slot),
+            scan.walked.eq(chains.walked),
+            chains.chain_slot.eq(scan.chain_slot),
+            scan.chain.eq(chains.chain),
+            scan.head.eq(chains.head),
+            chosen.read_row[0].eq(scan.state_row),
+            scan.state.eq(chosen.read_value[0]),
+            chosen.write_valid.eq(scan.store_valid),
+            chosen.write_row.eq(scan.store_row),
+            chosen.write_value.eq(scan.store_position),
+            retired.read_row[0].eq(self.retired_row[0]),
+            self.retired[0].eq(retired.read_value[0]),
+            chosen.read_row[1].eq(self.retired_row[1]),
+            self.retired[1].eq(chosen.read_value[1]),
+        ]
+        self._elaborate_move(m, scan, buffer.o, reader, waiting.i, forget)
+        self._elaborate_retire(m, waiting.o, reader.chain_written, retired)
+        return m
+
+    def _elaborate_move(self, m, scan, item, reader, waiting, forget):
+        """Cut the bytes of a packet into its chains and their segments."""
+        chains = self.chains
+        now, chain, command = item.payload, item.payload.chain, reader.commands
+        source = Signal.like(now.place.address)    # of the packet at hand, behind its first segment
+        left = Signal(14)
+        source_now, left_now = Signal.like(source), Signal(14)
+        amount, amount_now = Signal(14), Signal(14)    # bytes for the chain at hand
+        group, group_now = Signal.like(chain.group), Signal.like(chain.group)
+        index, index_now = (Signal(range(GROUP_SEGMENTS), name=name)
+                            for name in ("index", "index_now"))
+        segments_left = Signal.like(chain.segments)
+        give = Signal()                            # the chain is passed on
 
         m.d.comb += [
-            self.read_word.eq(writer.read_word),
-            writer.read_data.eq(self.read_data),
-            chains.parsed_row.eq(row),
-            chains.order_row.eq(row),
-            chains.order_position.eq(position),
-            chains.chain_slot.eq(chains.slot),
-            chains.walked_slot.eq(chains.slot),
-            chains.segment_group.eq(group),
-            chains.segment_index.eq(segment_index),
+            source_now.eq(source), left_now.eq(left), amount_now.eq(amount),
+            group_now.eq(group), index_now.eq(index),
+            # What is asked for now is there in the next cycle, and stays while it is asked for.
+            chains.segment_group.eq(group_now),
+            chains.segment_index.eq(index_now),
             chains.next_group_of.eq(group),
-            state.read_row[0].eq(row),
-            state.write_row.eq(row),
-            state.write_value.eq(position),
-            self.buffers.eq(found),
-            # Every row was seen to be empty since the last chain came home.
-            self.idle.eq(self.drain & (swept_clean == config.rows)),
-            piece.eq(Mux(segment_length < left, segment_length, left)),
-            writer.source.eq(source),
-            writer.address.eq(address),
-            writer.length.eq(piece),
-            self.used.payload.row.eq(row),
-            self.used.payload.head.eq(head),
-            self.used.payload.written.eq(written),
-            self.used.payload.more.eq(left != 0),
-            chains.release.payload.slot.eq(slot),
-            chains.release.payload.group.eq(chain.group),
-            chains.release.payload.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
+            command.payload.source.eq(source_now),
+            command.payload.buffers.eq(now.buffers),
+            command.payload.ends_packet.eq(command.payload.length == left_now),
+            item.ready.eq(give | forget),
         ]
+        record = waiting.payload
+        loose = scan.loose.payload
+        m.d.comb += [
+            record.row.eq(now.place.row), record.position.eq(now.position),
+            record.slot.eq(now.slot), record.head.eq(now.head), record.group.eq(chain.group),
+            record.groups.eq(Mux(chain.single, 0, chain.groups)),
+            record.written.eq(amount_now), record.more.eq(~now.last),
+            record.use.eq(1), record.data.eq(amount_now != 0),
+            waiting.valid.eq(give),
+        ]
+        with m.If(scan.loose.valid):
+            m.d.comb += [
+                scan.loose.ready.eq(waiting.ready),
+                record.row.eq(loose.place.row), record.position.eq(loose.position),
+                record.slot.eq(loose.slot), record.group.eq(loose.chain.group),
+                # A chain that was not walked has no groups.
+                record.groups.eq(Mux(loose.chain.single | ~scan.loose_walked, 0,
+                                     loose.chain.groups)),
+                record.use.eq(0), record.data.eq(0),
+                waiting.valid.eq(1),
+            ]
 
-        with m.FSM(name="sink"):
-            with m.State("IDLE"):
-                m.d.sync += [row.eq(packet.row), left.eq(packet.length), source.eq(packet.address),
-                             held.eq(0), found.eq(0), swept_clean.eq(0)]
-                with m.If(self.drain):
-                    m.d.comb += self.packets.ready.eq(1)
-                    m.d.sync += row.eq(0)
-                    m.next = "DRAIN_LOAD"
-                with m.Elif(self.packets.valid):
-                    m.next = "LOAD"
-            with m.State("LOAD"):
-                # Position and end of the row are looked up in this cycle.
-                m.next = "SCAN"
-            with m.State("SCAN"):
-                m.d.sync += [parsed.eq(chains.parsed), begin.eq(state.read_value[0]),
-                             position.eq(state.read_value[0])]
-                m.d.comb += chains.order_position.eq(state.read_value[0])
-                m.next = "TEST"
-                with m.If(chains.parsed == state.read_value[0]):
-                    m.next = "DROP"
-            with m.State("TEST"):
-                # The chain record of this slot is looked up in this cycle.
-                m.d.sync += [slot.eq(chains.slot), found.eq(found + 1), walked.eq(1)]
-                m.next = "SUM"
-                with m.If(~chains.walked):
-                    m.next = "DROP"
-            with m.State("SUM"):
-                sum_now = Signal(LENGTH_WIDTH + 1)
-                m.d.comb += [sum_now.eq(held + chains.chain.writable),
-                             chains.order_position.eq(position + 1)]
-                m.d.sync += [held.eq(sum_now), chain.eq(chains.chain), head.eq(chains.head),
-                             position.eq(position + 1)]
-                with m.If(sum_now >= left):
-                    m.d.sync += position.eq(begin)
-                    m.next = "CHAIN"
-                    with m.If(found != 1):
-                        m.next = "AGAIN"
-                with m.Elif(~self.mergeable | ((position + 1)[:16] == parsed) | held[LENGTH_WIDTH]):
-                    m.next = "DROP"
-                with m.Else():
-                    m.next = "TEST"
-            with m.State("DROP"):
-                m.d.comb += [self.packets.ready.eq(1), self.stat_dropped.eq(1)]
-                m.next = "IDLE"
-
-            with m.State("AGAIN"):
-                # Back at a chain found before: its slot is looked up in this cycle,
-                m.next = "AGAIN_SLOT"
-            with m.State("AGAIN_SLOT"):
-                # its record in this one.
-                m.d.sync += slot.eq(chains.slot)
-                m.next = "AGAIN_CHAIN"
-            with m.State("AGAIN_CHAIN"):
-                m.d.sync += [chain.eq(chains.chain), head.eq(chains.head)]
-                m.next = "CHAIN"
+        with m.FSM(name="sink_move"):
             with m.State("CHAIN"):
-                m.d.sync += [
-                    address.eq(chain.address), segment_length.eq(chain.writable),
-                    segments_left.eq(chain.segments), segment_index.eq(0), group.eq(chain.group),
-                    written.eq(0), used_given.eq(0), released.eq(0),
+                m.d.comb += [
+                    source_now.eq(Mux(now.first, now.place.address, source)),
+                    left_now.eq(Mux(now.first, now.place.length, left)),
+                    amount_now.eq(Mux(chain.writable < left_now, chain.writable, left_now)),
+                    group_now.eq(chain.group), index_now.eq(0),
+                    command.payload.address.eq(chain.address),
+                    command.payload.length.eq(amount_now),
+                    command.payload.ends_chain.eq(1),
                 ]
-                m.next = "WRITE"
-                with m.If(~chain.single):
-                    m.next = "SEGMENT"
-                with m.Elif(chain.writable == 0):
-                    m.next = "USE"
-            with m.State("SEGMENT"):
-                m.next = "TAKE_SEGMENT"
-            with m.State("TAKE_SEGMENT"):
-                m.d.sync += [
-                    address.eq(chains.segment.address), segment_length.eq(chains.segment.length),
-                    segments_left.eq(segments_left - 1), segment_index.eq(segment_index + 1),
+                with m.If(item.valid):
+                    m.d.sync += [
+                        source.eq(source_now), left.eq(left_now), amount.eq(amount_now),
+                        group.eq(chain.group), index.eq(0), segments_left.eq(chain.segments),
+                    ]
+                    with m.If(now.drop):
+                        # Not before the packets ahead of it.
+                        m.d.comb += forget.eq(~reader.reading)
+                    with m.Elif(amount_now == 0):
+                        m.d.comb += give.eq(waiting.ready)
+                    with m.Elif(~chain.single):
+                        # The first segment is looked up in this cycle.
+                        m.next = "SEGMENTS"
+                    with m.Else():
+                        m.d.comb += [command.valid.eq(waiting.ready),
+                                     give.eq(waiting.ready & command.ready)]
+                        with m.If(give):
+                            m.d.sync += [source.eq(source_now + amount_now),
+                                         left.eq(left_now - amount_now)]
+            with m.State("SEGMENTS"):
+                segment = chains.segment
+                piece = Signal(14)
+                last = Signal()
+                m.d.comb += [
+                    piece.eq(Mux(segment.length < left, segment.length, left)),
+                    last.eq((segments_left == 1) | (piece == left)),
+                    command.payload.address.eq(segment.address),
+                    command.payload.length.eq(piece),
+                    command.payload.ends_chain.eq(last),
+                    command.valid.eq(~last | waiting.ready),
+                    give.eq(last & waiting.ready & command.ready),
                 ]
-                with m.If(segment_index == 7):
-                    m.d.sync += group.eq(chains.next_group)
-                m.next = "WRITE"
-                with m.If(segments_left == 0):
-                    m.next = "USE"
-            with m.State("WRITE"):
-                m.d.comb += writer.start.eq(1)
-                m.d.sync += [source.eq(source + piece), left.eq(left - piece),
-                             written.eq(written + piece)]
-                m.next = "WRITING"
-            with m.State("WRITING"):
-                with m.If(writer.done):
-                    m.next = "USE"
-                    with m.If((left != 0) & ~chain.single & (segments_left != 0)):
-                        m.next = "SEGMENT"
-                    with m.If(self.drain):
-                        # The rest of the packet is of no use to anybody; the chains are swept.
-                        m.d.comb += self.packets.ready.eq(1)
-                        m.next = "KEEP"
-            with m.State("USE"):
-                m.d.comb += [self.used.valid.eq(~used_given), chains.release.valid.eq(~released)]
-                m.d.sync += [used_given.eq(used_given | self.used.ready),
-                             released.eq(released | chains.release.ready)]
-                with m.If((used_given | self.used.ready) & (released | chains.release.ready)):
-                    m.d.sync += position.eq(position + 1)
-                    m.next = "NEXT"
-            with m.State("NEXT"):
-                m.d.comb += state.write_valid.eq(1)
-                m.next = "AGAIN"
-                with m.If((left == 0) | self.drain):
-                    m.d.comb += self.packets.ready.eq(1)
-                    m.next = "IDLE"
-            with m.State("KEEP"):
-                m.d.comb += state.write_valid.eq(1)
-                m.next = "IDLE"
+                with m.If(command.valid & command.ready):
+                    m.d.comb += index_now.eq(index + 1)
+                    with m.If(index == GROUP_SEGMENTS - 1):
+                        m.d.comb += group_now.eq(chains.next_group)
+                    m.d.sync += [
+                        source.eq(source + piece), left.eq(left - piece),
+                        index.eq(index_now), group.eq(group_now),
+                        segments_left.eq(segments_left - 1),
+                    ]
+                    with m.If(last):
+                        m.next = "CHAIN"
 
-            with m.State("DRAIN_LOAD"):
-                m.d.comb += self.packets.ready.eq(1)
-                m.next = "DRAIN_TEST"
-            with m.State("DRAIN_TEST"):
-                m.d.comb += [self.packets.ready.eq(1),
-                             chains.order_position.eq(state.read_value[0])]
-                m.d.sync += position.eq(state.read_value[0])
-                with m.If((chains.parsed != state.read_value[0]) & self._is_sink(row)):
-                    m.d.sync += swept_clean.eq(0)
-                    m.next = "DRAIN_SLOT"
-                with m.Else():
-                    m.d.sync += row.eq(row + 1)
-                    with m.If(swept_clean != config.rows):
-                        m.d.sync += swept_clean.eq(swept_clean + 1)
-                    m.next = "DRAIN_LOAD"
-                    with m.If(~self.drain):
-                        m.next = "IDLE"
-            with m.State("DRAIN_SLOT"):
-                m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
-                m.next = "DRAIN_CHAIN"
-            with m.State("DRAIN_CHAIN"):
-                m.d.sync += chain.eq(chains.chain)
-                m.next = "DRAIN_RELEASE"
-            with m.State("DRAIN_RELEASE"):
-                m.d.comb += chains.release.valid.eq(1)
-                with m.If(chains.release.ready):
-                    m.d.sync += position.eq(position + 1)
-                    m.next = "DRAIN_STORE"
-            with m.State("DRAIN_STORE"):
-                m.d.comb += state.write_valid.eq(1)
-                m.next = "DRAIN_LOAD"
-        return m
+    def _elaborate_retire(self, m, waiting, chain_written, retired):
+        """Used element and slot of each chain, once its bytes are with the write engine."""
+        chain = waiting.payload
+        written = Signal(range(CHAINS_MOVING + 1))   # chains behind which no byte is missing
+        due = Signal()
+        used_given, released = Signal(), Signal()
+        used, release = self.used, self.chains.release
+        done = Signal()
+        m.d.comb += [
+            due.eq(waiting.valid & (~chain.data | (written != 0))),
+            used.valid.eq(due & chain.use & ~used_given),
+            used.payload.row.eq(chain.row),
+            used.payload.head.eq(chain.head),
+            used.payload.written.eq(chain.written),
+            used.payload.more.eq(chain.more),
+            release.valid.eq(due & ~released),
+            release.payload.slot.eq(chain.slot),
+            release.payload.group.eq(chain.group),
+            release.payload.groups.eq(chain.groups),
+            done.eq(due & (~chain.use | used_given | used.ready) & (released | release.ready)),
+            waiting.ready.eq(done),
+            retired.write_valid.eq(done),
+            retired.write_row.eq(chain.row),
+            retired.write_value.eq(chain.position + 1),
+        ]
+        m.d.sync += [
+            used_given.eq(~done & (used_given | (used.valid & used.ready))),
+            released.eq(~done & (released | (release.valid & release.ready))),
+            written.eq(written + chain_written - (done & chain.data)),
+        ]

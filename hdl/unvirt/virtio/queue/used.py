@@ -27,12 +27,20 @@ class Published(data.StructLayout):
 class UsedWriter(wiring.Component):
     """Writes used elements and indices.
 
-    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of another row. One
-    source is kept to while it has elements. Gathering takes one cycle an element, writing two plus the beats, the index two. An element with ``more`` set is not published
-    before its successors: the index waits for the end of the group, even over several writes [NET-RX-04].
+    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of another row. Then
+    the next input with elements has its turn. An element with ``more`` set is not published before its successors: the index waits for the end of the group, even over
+    several writes [NET-RX-04]. A group that is not complete is not begun, so that it holds up no other input, unless it fills its queue.
 
-    **Ordering**: elements, then index, then ``published``, each after the one before was accepted by the write engine, which keeps their order on the
-    link. With ``discard`` elements vanish; a write that began is completed.
+    **Latency**: four cycles from an element to the first beat of its write, one more if it was another input's turn. **Throughput**: a burst takes a cycle for each
+    element (two with 32 bits), its beats, and five; the index is one of these. **Ordering**: elements, then index, then ``published``, each after the one before
+    was accepted by the write engine, which keeps their order on the link. **Back-pressure**: each input takes 32 elements, then waits.
+
+    With ``discard`` elements vanish; a write that began is completed, its index too if it ends a group. ``sweep`` clears the index of a row
+    while everything is quiet.
+
+    Parameters
+    ----------
+    data_width, rows, inputs : int
 
     Members
     -------
@@ -41,7 +49,12 @@ class UsedWriter(wiring.Component):
     writes : ``Out(stream.Signature(WriteBeat))``
     published : ``Out(stream.Signature(Published))``
     discard : ``In(1)``, idle : ``Out(1)``
+        Nothing is held.
     sweep : ``In``
+
+    Spec
+    ----
+    [virtio 2.7.8] The Virtqueue Used Ring
     """
 
     def __init__(self, *, data_width, rows, inputs):
@@ -63,22 +76,27 @@ class UsedWriter(wiring.Component):
         lanes = self._data_width // 8
         m.submodules.index = index = RowMemory(16, rows=self._rows, readers=1)
         connect(m, flipped(self.sweep), index.sweep)
-        queues = []
+        # The input whose turn it is. It has a burst once a group is complete, or its queue full of one.
+        turn = Signal(range(max(2, self._inputs)))
+        element = Signal(UsedElement(self._rows))
+        waiting, ready, take = Signal(), Signal(), Signal()
+        queues, ready_inputs = [], []
         for number, source in enumerate(self.elements):
             m.submodules[f"queue{number}"] = queue = Queue(UsedElement(self._rows), BURST)
             connect(m, flipped(source), queue.i)
+            groups = Signal(range(BURST + 1), name=f"groups{number}")
+            ends_in = queue.i.valid & queue.i.ready & ~queue.i.payload.more
+            ends_out = queue.o.valid & queue.o.ready & ~queue.o.payload.more
+            m.d.sync += groups.eq(groups + ends_in - ends_out)
             queues.append(queue)
-
-        # The input kept to; another is looked at when this one is empty.
-        turn = Signal(range(max(2, self._inputs)))
-        element = Signal(UsedElement(self._rows))
-        waiting, take = Signal(), Signal()
+            ready_inputs.append((groups != 0) | (queue.level == BURST))
         with m.Switch(turn):
             for number, queue in enumerate(queues):
                 with m.Case(number):
                     m.d.comb += [element.eq(queue.o.payload), waiting.eq(queue.o.valid),
-                                 queue.o.ready.eq(take)]
-        others = Cat(queue.o.valid for queue in queues).any()
+                                 ready.eq(ready_inputs[number]), queue.o.ready.eq(take)]
+        held = Cat(queue.o.valid for queue in queues).any()
+        next_turn = Mux(turn == self._inputs - 1, 0, turn + 1)
 
         # The burst, packed as it will be written.
         m.submodules.burst = burst = memory.Memory(shape=self._data_width,
@@ -128,46 +146,47 @@ class UsedWriter(wiring.Component):
                               else content),
             ]
 
-        def last_beat(size_in_bytes):
-            return (beat + 1) * lanes >= size_in_bytes
+        def gather():
+            """Put the element at hand, or half of it, into the burst."""
+            if per_beat > 1:
+                m.d.comb += write.en.eq((1 << count[:per_beat.bit_length() - 1])[:per_beat])
+            else:
+                m.d.comb += write.en.eq(1)
+            if per_element > 1:
+                m.d.sync += half.eq(~half)
+            m.d.comb += take.eq(half if per_element > 1 else 1)
+            with m.If(take):
+                m.d.sync += [count.eq(count + 1), open_group.eq(element.more)]
 
         with m.FSM(name="used"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~others)
+                m.d.comb += self.idle.eq(~held & ~resume)
                 m.d.sync += [count.eq(0), half.eq(0), row.eq(element.row)]
-                with m.If(waiting):
-                    with m.If(self.discard):
-                        m.d.comb += take.eq(1)
-                        m.d.sync += resume.eq(0)
-                    with m.Else():
-                        # The row's configuration and index are looked up in this cycle.
-                        m.next = "LOAD"
+                with m.If(self.discard):
+                    m.d.comb += take.eq(1)
+                    m.d.sync += [resume.eq(0), open_group.eq(0)]
+                    with m.If(~waiting):
+                        m.d.sync += turn.eq(next_turn)
+                with m.Elif(waiting & (ready | resume)):
+                    # The row's configuration and index are looked up in this cycle.
+                    m.next = "LOAD"
                 with m.Elif(~resume):
-                    m.d.sync += turn.eq(Mux(turn == self._inputs - 1, 0, turn + 1))
-                with m.Elif(self.discard):
-                    m.d.sync += resume.eq(0)
+                    m.d.sync += turn.eq(next_turn)
             with m.State("LOAD"):
                 m.d.sync += [size.eq(self.config.config.size),
                              device.eq(self.config.config.device)]
                 with m.If(~resume):
                     m.d.sync += [old.eq(index.read_value[0]), start.eq(index.read_value[0])]
+                # There is always room for one.
+                gather()
                 m.next = "GATHER"
             with m.State("GATHER"):
-                with m.If(waiting & (element.row == row) & fits):
-                    if per_beat > 1:
-                        m.d.comb += write.en.eq(
-                            (1 << count[:per_beat.bit_length() - 1])[:per_beat])
-                    else:
-                        m.d.comb += write.en.eq(1)
-                    if per_element > 1:
-                        m.d.sync += half.eq(~half)
-                        m.d.comb += take.eq(half)
-                    else:
-                        m.d.comb += take.eq(1)
-                    with m.If(take):
-                        m.d.sync += [count.eq(count + 1), open_group.eq(element.more)]
-                with m.Else():
-                    m.d.sync += beat.eq(0)
+                m.d.sync += beat.eq(0)
+                with m.If(self.discard):
+                    m.next = "IDLE"
+                with m.Elif(waiting & (element.row == row) & fits & (ready | open_group | half)):
+                    gather()
+                with m.Elif(~open_group | ~fits):
                     m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += [
@@ -176,7 +195,7 @@ class UsedWriter(wiring.Component):
                     out.header.address.eq(device + 4 + (slot << 3)),
                     out.data.eq(read.data),
                     out.first.eq(beat == 0),
-                    out.last.eq(last_beat(length)),
+                    out.last.eq((beat + 1) * lanes >= length),
                     out.empty.eq(Mux(out.last, ((beat + 1) * lanes - length)[:len(out.empty)], 0)),
                 ]
                 with m.If(self.writes.ready):
@@ -202,5 +221,6 @@ class UsedWriter(wiring.Component):
             with m.State("PUBLISH"):
                 m.d.comb += self.published.valid.eq(1)
                 with m.If(self.published.ready):
+                    m.d.sync += turn.eq(next_turn)
                     m.next = "IDLE"
         return m

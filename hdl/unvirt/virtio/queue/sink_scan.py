@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The sink's first stage: which chains hold a packet?"""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..contract import row_width
+from .contract import LENGTH_WIDTH, ChainRecord
+
+__all__ = ["SinkPacket", "SinkChain", "SinkScan"]
+
+
+def _place(rows, size):
+    return {"row": row_width(rows), "address": range(size), "length": 14}
+
+
+class SinkPacket(data.StructLayout):
+    """A packet that waits in the personality's memory, and the one behind it.
+
+    ``following`` may become valid while the packet waits; otherwise it is held like the rest.
+    """
+
+    def __init__(self, rows, size):
+        super().__init__({
+            **_place(rows, size),
+            "following": data.StructLayout({"valid": 1, **_place(rows, size)}),
+        })
+
+
+class SinkChain(data.StructLayout):
+    """A chain chosen for a packet; ``drop``: no chain, the packet is to be forgotten."""
+
+    def __init__(self, rows, slots, groups, size):
+        super().__init__({
+            "drop": 1,
+            "first": 1,                  # of its packet
+            "last": 1,
+            "place": data.StructLayout(_place(rows, size)),
+            "buffers": 16,               # chains of the packet
+            "position": 16,
+            "slot": range(slots),
+            "head": 16,
+            "chain": ChainRecord(groups),
+        })
+
+
+class SinkScan(wiring.Component):
+    """Finds the chains of each packet, all of them before the first is used.
+
+    Looks at a packet or the one behind it, so that chains are known when the memory is free to be read. If the store has too few chains right now, or
+    without ``mergeable`` the first is too small, the packet is a ``drop`` and none is used.
+
+    **Latency**: two cycles from packet to chain, with n chains 2 n + 1 to the first. **Throughput**: a packet of one chain in two cycles,
+    of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost. **Drain**: the scan under way is ended as if nothing had happened; what it
+    found is used. Then, once ``behind_empty``, packets are let go and every chain in the store of every sink row is offered at ``loose``.
+
+    Members
+    -------
+    drain, mergeable : ``In(1)``
+    packet_valid, packet : ``In``
+        The oldest packet; ``popped`` pulses when it goes.
+    discard : ``Out(1)``
+        Let the oldest packet go: nobody knows it.
+    o : ``Out(stream.Signature(SinkChain))``
+    parsed_row, parsed, order_row, order_position, slot, chain_slot, walked, chain, head :
+        As in :func:`~unvirt.virtio.queue.contract.ChainPortSignature`.
+    state_row, state : ``Out``/``In``
+        Position behind the last chain chosen (synchronous, transparent).
+    store_valid, store_row, store_position : ``Out``
+        A new such position.
+    loose : ``Out(stream)``
+        Chains nobody will use, as :class:`SinkChain` in which position, slot and record count; ``loose_walked`` tells whether the record does.
+    behind_empty : ``In(1)``
+        Everything behind ``o`` and ``loose`` is done.
+    stat_dropped : ``Out(1)``
+    idle : ``Out(1)``
+        Draining, and every row was seen empty since the last loose chain.
+    """
+
+    def __init__(self, config, *, is_sink, size):
+        self._is_sink = is_sink
+        self._rows = rows = config.rows
+        slots, groups = config.chain_slots, config.segment_groups
+        width = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "mergeable": In(1),
+            "packet_valid": In(1),
+            "packet": In(SinkPacket(rows, size)),
+            "popped": In(1),
+            "discard": Out(1),
+            "o": Out(stream.Signature(SinkChain(rows, slots, groups, size))),
+            "parsed_row": Out(width),
+            "parsed": In(16),
+            "order_row": Out(width),
+            "order_position": Out(16),
+            "slot": In(range(slots)),
+            "walked": In(1),
+            "chain_slot": Out(range(slots)),
+            "chain": In(ChainRecord(groups)),
+            "head": In(16),
+            "state_row": Out(width),
+            "state": In(16),
+            "store_valid": Out(1),
+            "store_row": Out(width),
+            "store_position": Out(16),
+            "loose": Out(stream.Signature(SinkChain(rows, slots, groups, size))),
+            "loose_walked": Out(1),
+            "behind_empty": In(1),
+            "stat_dropped": Out(1),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        out = self.o.payload
+        place = Signal(out.place.shape())      # the packet at hand
+        parsed, begin = Signal(16), Signal(16)
+        position = Signal(16)                  # of the chain looked at
+        held = Signal(14)                      # bytes of the chains found so far: not enough
+        found = Signal(16)                     # how many these are
+        given = Signal(16)                     # of them already passed on
+
+        # The oldest packet that no scan has begun for.
+        ahead = Signal(2)                      # packets with a scan begun, at most two
+        picked = Signal()
+        candidate = Signal(place.shape())
+        candidate_valid = Signal()
+        packet, following = self.packet, self.packet.following
+        with m.If(ahead == 0):
+            m.d.comb += [candidate.row.eq(packet.row), candidate.address.eq(packet.address),
+                         candidate.length.eq(packet.length),
+                         candidate_valid.eq(self.packet_valid)]
+        with m.Else():
+            m.d.comb += [candidate.row.eq(following.row), candidate.address.eq(following.address),
+                         candidate.length.eq(following.length),
+                         candidate_valid.eq(self.packet_valid & following.valid & (ahead == 1))]
+        m.d.sync += ahead.eq(ahead + picked - (self.popped & (ahead != 0)))
+
+        # Both ends of the row at hand are looked up in every cycle: `parsed` and `state` are those of one cycle ago.
+        looked_up = Signal.like(place.row)
+        m.d.comb += [
+            looked_up.eq(place.row),
+            self.parsed_row.eq(looked_up),
+            self.state_row.eq(looked_up),
+            self.order_row.eq(place.row),
+            self.order_position.eq(position),
+            self.chain_slot.eq(self.slot),
+            self.store_row.eq(place.row),
+            self.store_position.eq(position + 1),
+            out.place.eq(place),
+            out.position.eq(position),
+            out.slot.eq(self.slot),
+            out.head.eq(self.head),
+            out.chain.eq(self.chain),
+            self.loose.payload.eq(out),
+        ]
+
+        def pick(free):
+            """Begin with the next packet; ``free`` is the first position of the row at hand that is not chosen."""
+            m.d.sync += [place.eq(candidate), held.eq(0), found.eq(1), given.eq(1)]
+            m.next = "IDLE"
+            with m.If(candidate_valid & ~self.drain):
+                m.d.comb += picked.eq(1)
+                with m.If(candidate.row != place.row):
+                    m.d.comb += looked_up.eq(candidate.row)
+                    m.next = "LOOK"
+                with m.Else():
+                    look(free)
+            with m.Else():
+                m.d.sync += place.row.eq(place.row)
+
+        def look(free):
+            """Begin with the chain at ``free``; its slot is looked up in this cycle."""
+            m.d.comb += self.order_position.eq(free)
+            m.d.sync += [parsed.eq(self.parsed), begin.eq(free), position.eq(free)]
+            m.next = "TEST"
+            with m.If(self.parsed == free):
+                m.next = "DROP"
+
+        swept_clean = Signal(range(self._rows + 1))   # rows seen empty since the last loose chain
+        with m.FSM(name="sink_scan"):
+            with m.State("IDLE"):
+                m.d.sync += swept_clean.eq(0)
+                pick(self.state)
+                with m.If(self.drain & self.behind_empty & (ahead == 0)):
+                    m.d.sync += place.row.eq(0)
+                    m.next = "SWEEP"
+            with m.State("LOOK"):
+                look(self.state)
+            with m.State("TEST"):
+                # Its record is looked up in this cycle; both look-ups stay as they are until the chain was looked at.
+                m.next = "SUM"
+                with m.If(~self.walked):
+                    m.next = "DROP"
+            with m.State("SUM"):
+                total = Signal(LENGTH_WIDTH + 1)
+                m.d.comb += [
+                    total.eq(held + self.chain.writable),
+                    out.first.eq(1), out.last.eq(1), out.buffers.eq(1),
+                ]
+                with m.If(total >= place.length):
+                    with m.If(found == 1):
+                        m.d.comb += [self.o.valid.eq(1), self.store_valid.eq(self.o.ready)]
+                        with m.If(self.o.ready):
+                            pick((position + 1)[:16])
+                    with m.Else():
+                        m.d.comb += self.order_position.eq(begin)
+                        m.d.sync += position.eq(begin)
+                        m.next = "AGAIN"
+                with m.Elif(~self.mergeable | ((position + 1)[:16] == parsed)):
+                    m.next = "DROP"
+                with m.Else():
+                    m.d.comb += self.order_position.eq(position + 1)
+                    m.d.sync += [held.eq(total), found.eq(found + 1), position.eq(position + 1)]
+                    m.next = "TEST"
+
+            # They are enough: from the first on they are passed on.
+            with m.State("AGAIN"):
+                m.next = "PASS"
+            with m.State("PASS"):
+                m.d.comb += [
+                    self.o.valid.eq(1),
+                    out.first.eq(given == 1),
+                    out.last.eq(given == found),
+                    out.buffers.eq(found),
+                    self.store_valid.eq(self.o.ready & out.last),
+                ]
+                with m.If(self.o.ready):
+                    with m.If(out.last):
+                        pick((position + 1)[:16])
+                    with m.Else():
+                        m.d.comb += self.order_position.eq(position + 1)
+                        m.d.sync += [position.eq(position + 1), given.eq(given + 1)]
+                        m.next = "AGAIN"
+
+            with m.State("DROP"):
+                m.d.comb += [self.o.valid.eq(1), out.drop.eq(1),
+                             self.stat_dropped.eq(self.o.ready)]
+                with m.If(self.o.ready):
+                    pick(self.state)
+
+            # Draining: row by row, until a round has found nothing.
+            with m.State("SWEEP"):
+                m.next = "SWEEP_TEST"
+                with m.If(~self.drain):
+                    m.next = "IDLE"
+            with m.State("SWEEP_TEST"):
+                m.d.comb += self.order_position.eq(self.state)
+                m.d.sync += position.eq(self.state)
+                with m.If((self.parsed != self.state) & self._is_sink(place.row)):
+                    m.d.sync += swept_clean.eq(0)
+                    m.next = "SWEEP_SLOT"
+                with m.Else():
+                    m.d.sync += place.row.eq(place.row + 1)
+                    with m.If(swept_clean != self._rows):
+                        m.d.sync += swept_clean.eq(swept_clean + 1)
+                    m.next = "SWEEP"
+            with m.State("SWEEP_SLOT"):
+                m.d.sync += self.loose_walked.eq(self.walked)
+                m.next = "SWEEP_GIVE"
+            with m.State("SWEEP_GIVE"):
+                m.d.comb += [self.loose.valid.eq(1), self.store_valid.eq(self.loose.ready)]
+                with m.If(self.loose.ready):
+                    m.next = "SWEEP"
+
+        with m.If(self.drain & (ahead == 0) & self.packet_valid):
+            # Nobody scans while draining, and of this one no scan has begun.
+            m.d.comb += self.discard.eq(1)
+        m.d.comb += self.idle.eq(self.drain & (swept_clean == self._rows))
+        return m
