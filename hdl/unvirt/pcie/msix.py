@@ -18,8 +18,8 @@ class MsixTable(wiring.Component):
     ``Region.MSIX_TABLE`` and ``Region.MSIX_PBA``; accesses take effect in order, a read answers in two cycles and not before messages
     accepted earlier were handed to the write engine: reading a mask back flushes what was on its way. Requests are dropped while MSI-X is disabled.
 
-    ``clear`` (function reset) masks every vector and forgets what is pending, one vector per cycle; ``forget`` (virtio
-    reset) does the latter only. Requests and accesses wait for either.
+    ``clear`` (function reset, a level) masks every vector and forgets what is pending, one vector per cycle; then it is idle and drops
+    requests until ``clear`` falls. ``forget`` (virtio reset) forgets what is pending only; requests wait for it. Accesses wait for either.
 
     Members
     -------
@@ -91,7 +91,12 @@ class MsixTable(wiring.Component):
                 m.d.sync += swept.eq(swept + 1)
                 m.d.comb += [vector.eq(swept), mask_write.en.eq(1), mask_write.data.eq(1),
                              pending_write.en.eq(1)]
-                with m.If((swept == depth - 1) & ~self.clear):
+                with m.If(swept == depth - 1):
+                    m.next = "CLEARED"
+            with m.State("CLEARED"):
+                # Idle, or a reset that waits for that would never end; what still wants a vector is lost with the table.
+                m.d.comb += [self.idle.eq(1), self.requests.ready.eq(1)]
+                with m.If(~self.clear):
                     m.next = "IDLE"
             with m.State("FORGET"):
                 m.d.sync += swept.eq(swept + 1)
