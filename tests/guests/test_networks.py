@@ -217,7 +217,7 @@ def test_ping_meter():
     meter.interrupt(190, 1)             # from before the answer, only noticed now
     meter.interrupt(260, 0)
     meter.interrupt(270, 0)
-    assert meter.pings == [{"transmit": 70, "wire": 30, "receive": 60, "total": 130}]
+    assert meter.pings == [{"bytes": len(request), "transmit": 70, "wire": 30, "receive": 60, "total": 130}]
 
 
 def test_tap_carries_frames():

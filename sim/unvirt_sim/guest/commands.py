@@ -7,6 +7,8 @@ import sys
 import click
 from rich.console import Console
 
+from ..build import BuildError
+from ..cache import CacheError
 from .errors import GuestError, SetupError
 from .packages import KERNELS
 
@@ -15,15 +17,16 @@ __all__ = ["boot", "serve"]
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-NETWORK_HELP = "What the Ethernet port is connected to: a built-in peer, the host's network by passt, a TAP interface, a capture " \
-               "that is played, or itself."
+NETWORK_CHOICES = "echo|passt|tap:NAME|pcap:FILE|loopback"
+NETWORK_HELP = """What the Ethernet port is connected to: echo (a built-in peer that answers ARP, ping and DHCP), passt (the network of
+this computer, without root), tap:NAME (a TAP interface), pcap:FILE (frames of a capture are played), loopback (itself)."""
 
 
 def _run(action):
     """Carry out ``action``; what goes wrong is one sentence and an exit status: 2 for what is missing, 1 for what failed."""
     try:
         return action()
-    except SetupError as error:
+    except (SetupError, BuildError, CacheError) as error:
         errors.print(str(error), soft_wrap=True, markup=False)
         sys.exit(2)
     except GuestError as error:
@@ -41,7 +44,7 @@ def _say(text):
 @click.command()
 @click.option("--kernel", default="6.12", show_default=True, metavar="6.1|6.12|7|PATH",
               help=f"Guest kernel: {', '.join(KERNELS)} (Debian's, fetched once) or an image of your own.")
-@click.option("--net", default="echo", show_default=True, metavar="echo|passt|tap:NAME|pcap:FILE|loopback", help=NETWORK_HELP)
+@click.option("--net", default="passt", show_default=True, metavar=NETWORK_CHOICES, help=NETWORK_HELP)
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
 @click.option("--shell", is_flag=True, help="Give a shell in the guest instead of running the test.")
 @click.option("--script", metavar="FILE", help="Run a shell script in the guest instead of the test.")
@@ -65,7 +68,7 @@ def boot(kernel, net, pcap, shell, script, preset, json):
 
 @click.command()
 @click.option("--socket", required=True, metavar="PATH", help="UNIX socket to listen on.")
-@click.option("--net", default="echo", show_default=True, metavar="echo|passt|tap:NAME|pcap:FILE|loopback", help=NETWORK_HELP)
+@click.option("--net", default="echo", show_default=True, metavar=NETWORK_CHOICES, help=NETWORK_HELP)
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
 @click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")
 def serve(socket, net, pcap, preset):

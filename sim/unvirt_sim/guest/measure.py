@@ -19,8 +19,8 @@ def _echo(frame):
 class PingMeter:
     """Follows each ping through the device.
 
-    ``pings`` is a list of dictionaries with cycles: ``transmit`` (doorbell to the frame at the MAC), ``wire`` (until the answer was
-    given to the MAC), ``receive`` (from there to the interrupt), ``total`` (doorbell to interrupt, without the wire).
+    ``pings`` is a list of dictionaries: ``bytes`` of the frame, and cycles: ``transmit`` (doorbell to the frame at the MAC), ``wire``
+    (until the answer was given to the MAC), ``receive`` (from there to the interrupt), ``total`` (doorbell to interrupt, without the wire).
     """
 
     def __init__(self):
@@ -41,15 +41,15 @@ class PingMeter:
             return
         kind, name = echo
         if from_device and kind == ECHO_REQUEST and self._doorbell is not None:
-            self._open = {name: (self._doorbell, cycle)}
+            self._open = {name: (len(frame), self._doorbell, cycle)}
         elif not from_device and kind == ECHO_REPLY and name in self._open:
             self._answered = (*self._open.pop(name), cycle)
 
     def interrupt(self, cycle, vector):
         """The device interrupted."""
-        if self._answered is None or cycle < self._answered[2]:
+        if self._answered is None or cycle < self._answered[3]:
             return
-        doorbell, sent, answered = self._answered
+        size, doorbell, sent, answered = self._answered
         self._answered = None
-        self.pings.append({"transmit": sent - doorbell, "wire": answered - sent, "receive": cycle - answered,
+        self.pings.append({"bytes": size, "transmit": sent - doorbell, "wire": answered - sent, "receive": cycle - answered,
                            "total": sent - doorbell + cycle - answered})

@@ -5,8 +5,6 @@ Unpacked programs run through the dynamic loader of their own package tree, so a
 root, chroot or containers. A package tree is built aside and renamed into place: a tree that exists is whole.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import re
@@ -19,10 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from ..cache import cache_folder, locked
 from .apt import PrivateApt
 from .errors import SetupError
 
-__all__ = ["KERNELS", "Program", "cache_folder", "find_qemu", "find_passt", "find_busybox", "find_kernel"]
+__all__ = ["KERNELS", "Program", "find_qemu", "find_passt", "find_busybox", "find_kernel", "check_kernel"]
 
 QEMU_MINIMUM = (10, 1)
 
@@ -52,28 +51,6 @@ class Program:
     """Root of the unpacked tree, or None for a program of the system."""
 
 
-def cache_folder():
-    """Return the folder for downloads: ``$XDG_CACHE_HOME/unvirt``, ``~/.cache/unvirt``, or ``build/cache`` if neither is writable."""
-    candidates = [Path(os.environ["XDG_CACHE_HOME"]) / "unvirt"] if os.environ.get("XDG_CACHE_HOME") else []
-    with contextlib.suppress(RuntimeError):
-        candidates.append(Path.home() / ".cache/unvirt")
-    candidates.append(Path("build/cache").absolute())
-    for path in candidates:
-        with contextlib.suppress(OSError):
-            path.mkdir(parents=True, exist_ok=True)
-            if os.access(path, os.W_OK):
-                return path
-    raise SetupError(f"None of {', '.join(map(str, candidates))} can be written; set XDG_CACHE_HOME to a folder that can.")
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Hold the cache alone: two runs side by side fetch once."""
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _say(text):
     console.print(text, soft_wrap=True)
 
@@ -88,7 +65,7 @@ def _fetch_tree(name, attempts, names, *, keep=None, accept=None):
     target = folder / "trees" / name
     if (target / "unvirt.json").exists():
         return target
-    with _locked(folder):
+    with locked(folder):
         if (target / "unvirt.json").exists():
             return target
         problem = None
@@ -245,6 +222,12 @@ def find_busybox():
     raise SetupError(f"The package tree {tree} has no busybox; remove it and run again.")
 
 
+def check_kernel(name):
+    """Refuse a name that is neither of :data:`KERNELS` nor a file, before anything is fetched."""
+    if name not in KERNELS and not Path(name).is_file():
+        raise SetupError(f"Kernel must be one of {', '.join(KERNELS)} or a file, not {name!r}.")
+
+
 def find_kernel(name):
     """Return (kernel image, folder of its modules or None) for a name of :data:`KERNELS` or a path.
 
@@ -258,9 +241,8 @@ def find_kernel(name):
         if not images or not modules:
             raise SetupError(f"The package tree {tree} has no kernel; remove it and run again.")
         return images[0], modules[0]
+    check_kernel(name)
     path = Path(name)
-    if not path.is_file():
-        raise SetupError(f"Kernel must be one of {', '.join(KERNELS)} or a file, not {name!r}.")
     release = path.name.partition("vmlinuz-")[2]
     for parent in list(path.absolute().parents)[:3]:
         for folder in sorted(parent.glob("lib/modules/*")) + sorted(parent.glob("usr/lib/modules/*")):

@@ -3,23 +3,28 @@
 
 import contextlib
 import json
+import os
 import resource
+import shutil
 import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..build import BuildError
+from ..cache import cache_folder
 from . import kernel as kernels
 from .content import ContentServer
 from .errors import GuestError, SetupError
 from .measure import PingMeter
 from .net import check_network, create_network
 from .net.pcap import PcapngWriter
-from .packages import cache_folder, find_busybox, find_kernel, find_qemu
+from .packages import check_kernel, find_busybox, find_kernel, find_qemu
 from .qemu import QemuProcess, device_option, machine_options
 from .summary import Summary
 from .vfio_user import VfioUserServer
+from .watch import ConsoleWatch
 
 __all__ = ["BootOptions", "ServeOptions", "boot", "serve", "make_simulation"]
 
@@ -45,6 +50,7 @@ class BootOptions(ServeOptions):
     json: str | None = None
     pings: int = 5
     seconds: float = 900
+    net: str = "passt"
     append: str = ""
     device: str = "rtl"
     """``rtl``, or ``qemu`` for QEMU's own virtio-net-pci: proves the guest side alone (for development)."""
@@ -56,36 +62,42 @@ def make_simulation(preset_name, seed=0, say=lambda text: None):
     Raises
     ------
     SetupError
-        If there is no such preset or the harness cannot be built.
+        If there is no such preset.
+    BuildError
+        If the simulation cannot be compiled.
     """
+    from ..harness import Simulation, build_library
+
+    config = _preset(preset_name)
+    library = build_library(config, say=lambda text: say(f"{text}. It is kept for the next time."))
+    return Simulation(library, seed=seed, nonposted_depth=config.nonposted_depth)
+
+
+def _preset(name):
     from unvirt.config import preset
 
     try:
-        config = preset(preset_name)
+        return preset(name)
     except ValueError as error:
         raise SetupError(f"{error}.") from error
-    try:
-        from ..harness import Simulation, build_library
-    except ImportError as error:
-        raise SetupError(f"The simulation harness cannot be loaded ({error}); install unvirt with its sim extra.") from error
 
-    say(f"Building the simulation of preset {preset_name} (kept for the next time)")
-    return Simulation(build_library(config, cache_folder() / "rtl"), seed=seed)
+
+def _check_writable(path):
+    """Refuse a result file that could not be written when the results are there."""
+    path = Path(path).absolute()
+    if not path.parent.is_dir():
+        raise SetupError(f"The folder of {path} does not exist; make it first.")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise SetupError(f"{path} cannot be written; choose another path.")
 
 
 def _check(options):
     """Refuse options that cannot work before anything is downloaded or built."""
-    from unvirt.config import preset
-
     check_network(options.net)
-    try:
-        preset(options.preset)
-    except ValueError as error:
-        raise SetupError(f"{error}.") from error
+    _preset(options.preset)
     for name in ("pcap", "json"):
-        path = getattr(options, name, None)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise SetupError(f"The folder of {path} does not exist; make it first.")
+        if path := getattr(options, name, None):
+            _check_writable(path)
 
 
 class _Service(threading.Thread):
@@ -142,8 +154,17 @@ def boot(options, *, simulation=None, say=lambda text: None, show=None):
             script = Path(options.script).read_bytes()
         except OSError as error:
             raise SetupError(f"The script {options.script} cannot be read ({error.strerror}).") from error
+    check_kernel(options.kernel)
     qemu, busybox = find_qemu(), find_busybox()
     folder = Path(tempfile.mkdtemp(prefix="unvirt-boot-"))
+    try:
+        return _boot(options, folder, qemu, busybox, script, simulation, say, show)
+    except (SetupError, BuildError):
+        shutil.rmtree(folder)       # nothing ran: there is nothing to look up in it
+        raise
+
+
+def _boot(options, folder, qemu, busybox, script, simulation, say, show):
     summary = Summary(options.kernel, options.net, options.preset, options.device, qemu=qemu.version, logs=str(folder))
     with contextlib.ExitStack() as stack:
         kernel, summary.release, modules = _prepare_kernel(options, folder)
@@ -183,7 +204,7 @@ def boot(options, *, simulation=None, say=lambda text: None, show=None):
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         process = QemuProcess(qemu, kernel, initramfs, device, folder, interactive=options.shell, append=options.append)
         stack.callback(process.close)
-        watch = _Watch(summary, say, show, content)
+        watch = ConsoleWatch(summary, say, show, content)
         try:
             reason = _follow(process, service, options, watch)
         finally:
@@ -230,73 +251,6 @@ def _follow(process, service, options, watch):
     return None
 
 
-class _Watch:
-    """Understands the guest's marker lines."""
-
-    def __init__(self, summary, say, show, content):
-        self._summary, self._say, self._show, self._content = summary, say, show, content
-        self.last = ""
-        self.ended = False
-
-    def line(self, seconds, text):
-        """Take one console line."""
-        self.last = text or self.last
-        # Kernel messages may come before the marker on the same line.
-        _, marker, rest = text.partition("UNVIRT: ")
-        if not marker:
-            if self._show:
-                self._show(text)
-            return
-        words = rest.split()
-        handler = getattr(self, f"_on_{words[0]}", None) if words else None
-        if handler:
-            with contextlib.suppress(ValueError, IndexError):   # a line garbled by another is not worth a failure
-                handler(seconds, words[1:])
-
-    def _on_init(self, seconds, words):
-        self._summary.init_seconds = seconds
-        self._say(f"{seconds:6.1f} s  Linux is up")
-
-    def _on_device(self, seconds, words):
-        self._summary.device_seconds = seconds
-        self._say(f"{seconds:6.1f} s  the driver has the device")
-
-    def _on_driver(self, seconds, words):
-        self._summary.driver = words[0]
-
-    def _on_address(self, seconds, words):
-        self._summary.address, self._summary.address_seconds = words[0], seconds
-        self._say(f"{seconds:6.1f} s  eth0 has {words[0]}")
-
-    def _on_ping(self, seconds, words):
-        time_ms = None if words[1] == "lost" else float(words[1])
-        self._summary.pings.append(time_ms)
-        if time_ms is not None and self._summary.first_ping_seconds is None:
-            self._summary.first_ping_seconds = seconds
-        self._say(f"{seconds:6.1f} s  ping {words[0]}: {'lost' if time_ms is None else f'{time_ms:.2f} ms'}")
-
-    def _on_download(self, seconds, words):
-        size, digest, begun, ended = int(words[0]), words[1], float(words[2]), float(words[3])
-        self._summary.download = {"bytes": size, "seconds": ended - begun, "sha256": digest,
-                                  "equal": size == self._content.size and digest == self._content.sha256}
-        self._say(f"{seconds:6.1f} s  downloaded {size} bytes")
-
-    def _on_module(self, seconds, words):
-        self._say(f"{seconds:6.1f} s  module {words[0]} did not load")
-
-    def _on_script(self, seconds, words):
-        if words[0] != "begins":
-            self._summary.script_status = int(words[0])
-
-    def _on_statistics(self, seconds, words):
-        self._summary.statistics = {name: int(value) for name, value in (word.split("=") for word in words)}
-
-    def _on_done(self, seconds, words):
-        self._summary.statistics.setdefault("done", 1)
-        if words[:1] != ["ok"]:
-            self._summary.reason = " ".join(words[1:]) or "the guest gave up without a reason"
-
-
 def _account(summary, service, simulation, meter):
     """Put what server, meter and simulation counted into the summary."""
     counts = service.result or service.server.summary()
@@ -304,6 +258,7 @@ def _account(summary, service, simulation, meter):
     summary.cycles = counts["cycles"]
     seconds = counts["seconds"]
     summary.rtl_blocking_seconds, summary.rtl_background_seconds = seconds["blocked"], seconds["clocked"]
+    summary.rtl_cpu_seconds = seconds["cpu"]
     summary.cycles_per_second = summary.cycles / max(seconds["blocked"] + seconds["clocked"], 1e-3)
     summary.ping_cycles = meter.pings
     summary.violations = list(simulation.violations)
@@ -341,8 +296,20 @@ def serve(options, *, simulation=None, say=lambda text: None, ready=None):
         raise SetupError(f"Socket must be a path of at most 107 bytes, not {options.socket!r}.")
     if not Path(options.socket).absolute().parent.is_dir():
         raise SetupError(f"The folder of {options.socket} does not exist; make it first.")
+    folder = Path(tempfile.mkdtemp(prefix="unvirt-serve-"))
+    try:
+        result = _serve(options, folder, simulation, say, ready)
+    except (SetupError, BuildError):
+        shutil.rmtree(folder)
+        raise
+    result["logs"] = str(folder)
+    if result["broken"]:
+        raise GuestError(f"{result['broken']} Accesses are in {folder}.")
+    return result
+
+
+def _serve(options, folder, simulation, say, ready):
     with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="unvirt-serve-"))
         network = create_network(options.net, log_folder=folder)
         stack.callback(network.close)
         if simulation is None:
@@ -355,8 +322,4 @@ def serve(options, *, simulation=None, say=lambda text: None, ready=None):
         stack.callback(server.close)
         if ready:
             ready([*machine_options(), "-device", device_option(Path(options.socket).absolute())])
-        result = server.serve()
-    result["logs"] = str(folder)
-    if result["broken"]:
-        raise GuestError(f"{result['broken']} Accesses are in {folder}.")
-    return result
+        return server.serve()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a boot came to: numbers for programs, and a table for people."""
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 
 from rich.table import Table
@@ -44,6 +45,8 @@ class Summary:
     """How long QEMU waited for answers of the RTL."""
     rtl_background_seconds: float = 0.0
     """How long the RTL was clocked while QEMU ran on."""
+    rtl_cpu_seconds: float = 0.0
+    """CPU time of the thread that clocks the RTL and serves QEMU."""
     logs: str = ""
 
     def as_dict(self):
@@ -69,7 +72,7 @@ class Summary:
                           + (f", {min(times):.2f} to {max(times):.2f} ms as the guest sees it" if times else ""))
         if self.ping_cycles:
             table.add_row("ping in RTL cycles", ", ".join(
-                f"{ping['total']} ({ping['transmit']} out, {ping['receive']} in)" for ping in self.ping_cycles))
+                f"{ping['total']} ({ping['transmit']} out, {ping['receive']} in; {ping['bytes']} B)" for ping in self.ping_cycles))
         if self.download:
             rate = self.download["bytes"] / max(self.download["seconds"], 0.01) / 1e6
             table.add_row("download", f"{self.download['bytes']} bytes in {self.download['seconds']:.1f} s ({rate:.2f} MB/s), SHA-256 "
@@ -79,11 +82,17 @@ class Summary:
             table.add_row("accesses", f"configuration {counts['config_reads']} read, {counts['config_writes']} written; BAR "
                           f"{counts['bar_reads']} read, {counts['bar_writes']} written; {counts['interrupts']} interrupts; "
                           f"{counts['frames']['sent']} frames out, {counts['frames']['received']} in")
-            table.add_row("RTL", f"{self.cycles:,} cycles, {self.cycles_per_second:,.0f} per second of clocking")
-            table.add_row("wall time", f"QEMU waited {self.rtl_blocking_seconds:.1f} s for the RTL and ran {self.qemu_cpu_seconds:.1f} s "
-                                       f"of CPU; the RTL ran {self.rtl_background_seconds:.1f} s beside it")
+            table.add_row("RTL", f"{self.cycles:,} cycles, {self.cycles_per_second:,.0f} per second")
+            table.add_row("CPU time", f"QEMU {self.qemu_cpu_seconds:.1f} s, RTL {self.rtl_cpu_seconds:.1f} s beside it; QEMU waited "
+                                      f"{self.rtl_blocking_seconds:.1f} s for the RTL")
         if self.tlps:
-            table.add_row("TLPs", ", ".join(f"{name} {value:,}" for name, value in self.tlps.items() if value))
+            count = defaultdict(int, self.tlps)
+            table.add_row("TLPs up", f"{count['read_requests']:,} reads, {count['writes']:,} writes, {count['completions_up']:,} "
+                                     f"completions, {count['messages_up']:,} messages")
+            table.add_row("TLPs down", f"{count['config_accesses']:,} configuration, {count['host_reads']:,} reads, "
+                                       f"{count['host_writes']:,} writes, {count['completions_down']:,} completions")
+            table.add_row("DMA", f"{count['dma_read_bytes']:,} bytes read, {count['dma_write_bytes']:,} written, at most "
+                                 f"{count['dma_most_reads_in_flight']} reads in flight")
         if self.violations:
             table.add_row("violations", f"[red]{len(self.violations)}, the first: {self.violations[0]}")
         table.add_row("logs", self.logs)

@@ -93,7 +93,7 @@ class VfioUserServer:
         self.messages = 0
         self.errors = 0
         self.frames = {"sent": 0, "received": 0, "aborted": 0}
-        self.seconds = {"blocked": 0.0, "clocked": 0.0, "connected": 0.0}
+        self.seconds = {"blocked": 0.0, "clocked": 0.0, "connected": 0.0, "cpu": 0.0}
         self._listener = _listen(self.path)
         self._handlers = {
             Command.VERSION: self._version, Command.DMA_MAP: self._dma_map, Command.DMA_UNMAP: self._dma_unmap,
@@ -116,7 +116,7 @@ class VfioUserServer:
         broken = None
         try:
             if self._accept(accept_seconds):
-                started = time.monotonic()
+                started, used = time.monotonic(), time.thread_time()
                 try:
                     self._loop()
                 except ProtocolError as error:
@@ -124,6 +124,7 @@ class VfioUserServer:
                     self.errors += 1
                     self.log(f"{error} The connection is closed.")
                 self.seconds["connected"] = time.monotonic() - started
+                self.seconds["cpu"] = time.thread_time() - used
         finally:
             self.close()
         return {**self.summary(), "broken": broken}

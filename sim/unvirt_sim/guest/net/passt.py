@@ -51,7 +51,7 @@ class PasstNetwork:
         time.sleep(0.2)
         if self._child.poll() is not None:
             self._socket.close()
-            raise SetupError(f"passt ended at once: {self._last_words()} (log in {self._log}).")
+            raise SetupError(f"passt ended at once: {self._last_words().rstrip('.')}. --net echo does without it.")
         self._socket.setblocking(False)
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
