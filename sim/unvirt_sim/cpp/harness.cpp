@@ -33,6 +33,7 @@ struct Sim {
     Dws incoming;
     size_t down_beat = 0;
     bool down_shown = false, tx_held = false, mac_ready = false, last_intx = false, stalled_up = false;
+    bool resetting = false, cut_off = false;      // by a reset of the link; the rest of a TLP after it
     uint32_t held[kDws + 1] = {0};
     FILE* trace = nullptr;
     uint64_t stats[3] = {0};
@@ -134,6 +135,10 @@ struct Sim {
         bool freed = dut.rx_nonposted_freed;
         bool sent = dut.tx_tlp_valid && dut.tx_tlp_ready;
         check_stream();
+        // What a reset of the link cut through is gone, down to its last beat.
+        if (sent && cut_off) {
+            if (dut.tx_tlp_first && !resetting) cut_off = false; else sent = false;
+        }
         if (sent) {
             uint32_t words[kDws];
             std::memcpy(words, &dut.tx_tlp_data, sizeof words);
@@ -282,10 +287,11 @@ void unvirt_reset(Sim* sim, int kind, uint32_t cycles) {
     if (kind == 2) sim->dut.link_up = 0;
     sim->host.link_reset();
     sim->incoming.clear();
-    sim->tx_held = false;
     sim->down_beat = 0;
     sim->down_shown = false;
-    while (cycles--) { sim->cycle(); sim->tx_held = false; sim->incoming.clear(); }
+    sim->cut_off = sim->resetting = true;
+    while (cycles--) { sim->tx_held = false; sim->cycle(); }
+    sim->resetting = sim->tx_held = false;
     sim->dut.rst = 0;
     sim->dut.hot_reset = 0;
     sim->dut.link_up = 1;
