@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 from amaranth import *
@@ -18,38 +19,41 @@ from amaranth.lib.wiring import In, Out
 
 from .device import VirtioNetDevice
 
-__all__ = ["FlatTop", "generate", "port_manifest", "instantiation_template", "write_atomically"]
+__all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "write_atomically", "write_files"]
 
 _SCRIPT = ("read_rtlil top.il; hierarchy -check -top {top}; proc -norom; pmuxtree; memory_collect; "
            "opt_clean; rename -hide w:*$*; write_verilog -noattr top.v")
 
 
+def flat_ports(config):
+    """Return the ports of the flat top, in their order; see ``docs/contracts.md`` section 1."""
+    width = config.data_width
+    empty = max(1, (width // 32 - 1).bit_length())
+    tlp = {"data": width, "first": 1, "last": 1, "empty": empty}
+    ports = {"rx_tlp_valid": In(1), "rx_tlp_ready": Out(1), "tx_tlp_valid": Out(1), "tx_tlp_ready": In(1)}
+    ports |= {f"rx_tlp_{name}": In(bits) for name, bits in tlp.items()}
+    ports |= {f"tx_tlp_{name}": Out(bits) for name, bits in tlp.items()}
+    ports |= {f"fc_{name}": In(bits) for name, bits in (
+        ("ph", 8), ("pd", 12), ("nph", 8), ("npd", 12), ("cplh", 8), ("cpld", 12), ("infinite", 6))}
+    ports |= {"rx_nonposted_freed": Out(1), "link_up": In(1), "hot_reset": In(1)}
+    frame = {"tdata": width, "tkeep": width // 8, "tlast": 1, "tuser": 1}
+    ports |= {"mac_tx_tvalid": Out(1), "mac_tx_tready": In(1), "mac_rx_tvalid": In(1)}
+    ports |= {f"mac_tx_{name}": Out(bits) for name, bits in frame.items()}
+    ports |= {f"mac_rx_{name}": In(bits) for name, bits in frame.items()}
+    ports |= {"mac_link_up": In(1)}
+    ports |= {f"stat_{name}": Out(1) for name in ("rx_dropped", "tx_dropped", "unsupported")}
+    return ports
+
+
 class FlatTop(wiring.Component):
     """The device behind flat ports: raw TLP streams on one side, AXI4-Stream on the other.
 
-    Ports are listed in ``docs/contracts.md`` section 1. The clock is ``clk``, the reset ``rst``, synchronous and active high.
+    The ports are those of :func:`flat_ports`. The clock is ``clk``, the reset ``rst``, synchronous and active high.
     """
 
     def __init__(self, config):
         self._config = config
-        width = config.data_width
-        empty = max(1, (width // 32 - 1).bit_length())
-        tlp = {"data": width, "first": 1, "last": 1, "empty": empty}
-        members = {"rx_tlp_valid": In(1), "rx_tlp_ready": Out(1),
-                   "tx_tlp_valid": Out(1), "tx_tlp_ready": In(1)}
-        members |= {f"rx_tlp_{name}": In(bits) for name, bits in tlp.items()}
-        members |= {f"tx_tlp_{name}": Out(bits) for name, bits in tlp.items()}
-        members |= {f"fc_{name}": In(bits) for name, bits in (
-            ("ph", 8), ("pd", 12), ("nph", 8), ("npd", 12), ("cplh", 8), ("cpld", 12),
-            ("infinite", 6))}
-        members |= {"rx_nonposted_freed": Out(1), "link_up": In(1), "hot_reset": In(1)}
-        frame = {"tdata": width, "tkeep": width // 8, "tlast": 1, "tuser": 1}
-        members |= {"mac_tx_tvalid": Out(1), "mac_tx_tready": In(1), "mac_rx_tvalid": In(1)}
-        members |= {f"mac_tx_{name}": Out(bits) for name, bits in frame.items()}
-        members |= {f"mac_rx_{name}": In(bits) for name, bits in frame.items()}
-        members |= {"mac_link_up": In(1)}
-        members |= {f"stat_{name}": Out(1) for name in ("rx_dropped", "tx_dropped", "unsupported")}
-        super().__init__(members)
+        super().__init__(flat_ports(config))
 
     def elaborate(self, platform):
         m = Module()
@@ -146,7 +150,7 @@ def port_manifest(config):
     """Return the ports as a list of {name, direction, width}, clock and reset first."""
     ports = [{"name": "clk", "direction": "input", "width": 1},
              {"name": "rst", "direction": "input", "width": 1}]
-    for name, member in FlatTop(config).signature.members.items():
+    for name, member in flat_ports(config).items():
         ports.append({"name": name,
                       "direction": "input" if member.flow == In else "output",
                       "width": Shape.cast(member.shape).width})
@@ -162,28 +166,48 @@ def instantiation_template(config, top="unvirt"):
     return "\n".join(wires) + f"\n\n{top} {top} (\n" + ",\n".join(lines) + "\n);\n"
 
 
+def write_together(texts):
+    """Write several files, ``{path: text}``, so that either all are there, each whole, or none has changed."""
+    written = {}
+    try:
+        for path, text in texts.items():
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            written[name] = path
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            os.chmod(name, 0o644)
+        for name, path in written.items():
+            os.replace(name, path)
+    except BaseException:
+        for name in written:
+            Path(name).unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path, text):
     """Write a file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_together({path: text})
+
+
+def describe(config, attachment="raw", mac="axis"):
+    """Return the comment on top of the Verilog: what it is and with which parameters it was made."""
+    sizes = [f"//   {field.name} = {getattr(config, field.name)}" for field in fields(config)]
+    return "\n".join([
+        "// unvirt: a virtio-net PCIe function. SPDX-License-Identifier: BSD-2-Clause",
+        f"// Attachment {attachment}, MAC interface {mac}. Ports: see docs/contracts.md section 1. Parameters:",
+        *sizes]) + "\n"
 
 
 def write_files(config, path, attachment="raw", mac="axis"):
     """Write the Verilog, its port manifest (.json) and its instantiation template (.vh); return the paths."""
     path = Path(path)
-    text = generate(config, attachment, mac)
     manifest = path.with_suffix(".ports.json")
     template = path.with_suffix(".instance.vh")
-    write_atomically(path, text)
-    write_atomically(manifest, json.dumps(port_manifest(config), indent=2) + "\n")
-    write_atomically(template, instantiation_template(config))
+    write_together({
+        path: describe(config, attachment, mac) + generate(config, attachment, mac),
+        manifest: json.dumps(port_manifest(config), indent=2) + "\n",
+        template: instantiation_template(config),
+    })
     return path, manifest, template
