@@ -114,6 +114,7 @@ _SIGNATURES = {
     "unvirt_reset": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]),
     "unvirt_waves": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64,
                                     ctypes.c_uint64]),
+    "unvirt_record": (None, [ctypes.c_void_p, ctypes.c_char_p]),
     "unvirt_trace": (None, [ctypes.c_void_p, ctypes.c_char_p]),
 }
 
@@ -458,6 +459,14 @@ class Simulation:
     def trace(self, path):
         """Write every TLP with its cycle to a file; None stops it."""
         self._library.unvirt_trace(self._sim, str(path).encode() if path else b"")
+
+    def record_ports(self, path):
+        """Write the value of every port in every cycle to a file; None stops it.
+
+        A cycle is the ports but the clock in the order of :func:`~unvirt.verilog.port_manifest`, each little-endian in the bytes that
+        Verilator gives it: 1, 2, 4, 8, or above 64 bits a multiple of 4.
+        """
+        self._library.unvirt_record(self._sim, str(path).encode() if path else b"")
 
     def waves(self, path, first, last):
         """Write waveforms of the cycles from ``first`` to ``last`` as VCD; the library must be built for it."""

@@ -90,7 +90,7 @@ def measure(config, folder="build/synth", *, seed=1, place=True, target_mhz=125,
 
     route = f"route-{seed}-{target_mhz}"
     placing = [nextpnr, *_PART, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed),
-               "--timing-allow-fail", "--lpf-allow-unconstrained", "--report", f"{route}.part.json",
+               "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained", "--report", f"{route}.part.json",
                "--sdf", f"{route}.sdf"]
 
     def whole():

@@ -36,6 +36,7 @@ struct Sim {
     bool resetting = false, cut_off = false;      // by a reset of the link; the rest of a TLP after it
     uint32_t held[kDws + 1] = {0};
     FILE* trace = nullptr;
+    FILE* ports = nullptr;
     uint64_t stats[3] = {0};
 
     Sim(const Parameters& parameters, int random_init)
@@ -53,6 +54,7 @@ struct Sim {
     ~Sim() {
         dut.final();
         if (trace) std::fclose(trace);
+        if (ports) std::fclose(ports);
 #ifdef UNVIRT_WAVES
         if (waves) waves->close();
 #endif
@@ -152,6 +154,7 @@ struct Sim {
                              reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
                              reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
                              dut.mac_tx_tlast, dut.mac_tx_tuser);
+        if (ports) record_ports();
         stats[0] += dut.stat_rx_dropped; stats[1] += dut.stat_tx_dropped; stats[2] += dut.stat_unsupported;
 
 #ifdef UNVIRT_WAVES
@@ -169,6 +172,20 @@ struct Sim {
             if (down_beat * kDws >= down->size()) { down_beat = 0; host.down_done(); }
         }
         host.tick();
+    }
+
+    // Every port as the edge sees it, in the order of the port list (flat_ports of hdl/unvirt/verilog.py), clock left out.
+    void record_ports() {
+        auto put = [this](auto&... port) { (std::fwrite(&port, sizeof port, 1, ports), ...); };
+        put(dut.rst, dut.rx_tlp_valid, dut.rx_tlp_ready, dut.tx_tlp_valid, dut.tx_tlp_ready);
+        put(dut.rx_tlp_data, dut.rx_tlp_first, dut.rx_tlp_last, dut.rx_tlp_empty);
+        put(dut.tx_tlp_data, dut.tx_tlp_first, dut.tx_tlp_last, dut.tx_tlp_empty);
+        put(dut.fc_ph, dut.fc_pd, dut.fc_nph, dut.fc_npd, dut.fc_cplh, dut.fc_cpld, dut.fc_infinite);
+        put(dut.rx_nonposted_freed, dut.link_up, dut.hot_reset);
+        put(dut.mac_tx_tvalid, dut.mac_tx_tready, dut.mac_rx_tvalid);
+        put(dut.mac_tx_tdata, dut.mac_tx_tkeep, dut.mac_tx_tlast, dut.mac_tx_tuser);
+        put(dut.mac_rx_tdata, dut.mac_rx_tkeep, dut.mac_rx_tlast, dut.mac_rx_tuser);
+        put(dut.mac_link_up, dut.stat_rx_dropped, dut.stat_tx_dropped, dut.stat_unsupported);
     }
 
     void check_stream() {
@@ -300,6 +317,11 @@ void unvirt_reset(Sim* sim, int kind, uint32_t cycles) {
 
 int unvirt_waves(Sim* sim, const char* path, uint64_t from, uint64_t to) {
     return sim->record(path, from, to);
+}
+
+void unvirt_record(Sim* sim, const char* path) {
+    if (sim->ports) std::fclose(sim->ports);
+    sim->ports = path && *path ? std::fopen(path, "wb") : nullptr;
 }
 
 void unvirt_trace(Sim* sim, const char* path) {
