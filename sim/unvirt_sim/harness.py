@@ -5,16 +5,53 @@ Everything runs in the C++ of ``sim/unvirt_sim/cpp``; Python is asked only when 
 """
 
 import ctypes
+import struct
 from dataclasses import dataclass, fields
-from enum import IntFlag
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from .build import BuildError, build_library
 from .host import CompletionFailed, HostError
 
-__all__ = ["BuildError", "Event", "LinkConfig", "Simulation", "build_library"]
+__all__ = ["BuildError", "DLLP_BYTES", "Event", "LinkConfig", "Record", "Seen", "Simulation", "build_library"]
 
 _NAMES_UP = ("read_requests", "writes", "completions_up", "messages_up")
 _NAMES_DOWN = ("completions_down", "host_reads", "host_writes", "config_accesses")
+
+
+DLLP_BYTES = 8
+"""Of a DLLP on the link, framing included."""
+
+
+class Seen(IntEnum):
+    """What a :class:`Record` is of."""
+
+    UP_READ = 0
+    UP_WRITE = 1
+    UP_COMPLETION = 2
+    UP_MESSAGE = 3
+    DOWN_COMPLETION = 4
+    DOWN_READ = 5
+    DOWN_WRITE = 6
+    DOWN_CONFIG = 7
+    FRAME_OUT = 8
+    FRAME_IN = 9
+
+
+class Record(NamedTuple):
+    """A TLP or an Ethernet frame that went by.
+
+    A TLP is stamped with the cycle of its last beat. ``address`` and ``bytes`` are those of a request, ``data`` the first four bytes
+    written; of a completion ``address`` is the payload in bytes and ``bytes`` what was left of the request before it.
+    """
+
+    first: int
+    last: int
+    address: int
+    bytes: int
+    data: int
+    tag: int
+    kind: int
 
 
 class Event(IntFlag):
@@ -38,6 +75,7 @@ class LinkConfig:
     cut: str = "random"           # completions: "large", "rcb", "random"
     reorder: bool = True
     rate: float = 0.0             # each way
+    dllp_interval: int = 43       # an Ack and an UpdateFC go back so many cycles after a TLP, gathered meanwhile
     flight: int = 2               # cycles
     tx_stall: float = 0.0
     rx_gap: float = 0.0
@@ -56,7 +94,7 @@ class _Parameters(ctypes.Structure):
         "down_rate", "flight", "tx_stall", "rx_gap", "mac_tx_stall", "mac_rx_gap")] + [
         ("credits", ctypes.c_uint32 * 6)] + [(name, ctypes.c_uint32) for name in (
             "infinite", "drop", "unsupported", "abort", "poison", "nonposted_depth",
-            "dllp_bytes")]
+            "dllp_bytes", "dllp_interval")]
 
 
 class _Answer(ctypes.Structure):
@@ -67,6 +105,9 @@ class _Answer(ctypes.Structure):
 class _Message(ctypes.Structure):
     _fields_ = [("cycle", ctypes.c_uint64), ("address", ctypes.c_uint64),
                 ("data", ctypes.c_uint32)]
+
+
+_RECORD = struct.Struct("<3Q4I")
 
 
 class _Counters(ctypes.Structure):
@@ -105,6 +146,10 @@ _SIGNATURES = {
                            ctypes.c_int, ctypes.c_int]),
     "unvirt_quiet": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
     "unvirt_block": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
+    "unvirt_mute": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
+    "unvirt_pace": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64]),
+    "unvirt_record": (None, [ctypes.c_void_p, ctypes.c_int]),
+    "unvirt_records": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]),
     "unvirt_intx": (ctypes.c_int, [ctypes.c_void_p]),
     "unvirt_counters": (ctypes.POINTER(_Counters), [ctypes.c_void_p]),
     "unvirt_stats": (ctypes.POINTER(ctypes.c_uint64), [ctypes.c_void_p]),
@@ -148,7 +193,8 @@ class Simulation:
         self._library = _load(library)
         self.link = link or LinkConfig()
         self.answer_cycles = answer_cycles
-        parameters = _Parameters(seed=seed or 1, nonposted_depth=nonposted_depth, dllp_bytes=8)
+        parameters = _Parameters(seed=seed or 1, nonposted_depth=nonposted_depth,
+                                 dllp_bytes=2 * DLLP_BYTES)
         self._fill(parameters)
         self._sim = self._library.unvirt_new(ctypes.byref(parameters), 2 if random_init else 0)
         self._buffers = {}
@@ -402,6 +448,16 @@ class Simulation:
     mac_link_up = property(lambda self: self._mac[1], lambda self, value: self._set_mac(1, value),
                            doc="The Ethernet link is up.")
 
+    def pace_frames(self, used_index, window, period=0.0):
+        """Give frames to the device only while fewer than ``window`` of them are missing in the used index at this address.
+
+        And no more than one in ``period`` cycles.
+
+        A window of 0 sends them as fast as the port takes them.
+        """
+        if not self._library.unvirt_pace(self._sim, used_index, window, round(period * 1024)):
+            raise HostError(f"There is no memory of 2 bytes at {used_index:#x}")
+
     # --- resets, checkers, figures ---
 
     def reset(self, kind, cycles=16):
@@ -455,6 +511,21 @@ class Simulation:
         stats = self._library.unvirt_stats(self._sim)
         out |= {"rx_dropped": stats[0], "tx_dropped": stats[1], "unsupported": stats[2]}
         return out
+
+    def mute(self, address, size):
+        """Never answer reads of this range from now on; with size 0 all reads are answered again."""
+        self._library.unvirt_mute(self._sim, address, size)
+
+    def record(self, on=True):
+        """Begin (or end) to note every TLP and frame; what was noted before is forgotten."""
+        self._library.unvirt_record(self._sim, on)
+
+    def records(self):
+        """Return what was noted as a list of :class:`Record`, oldest first."""
+        place = ctypes.c_void_p()
+        count = self._library.unvirt_records(self._sim, ctypes.byref(place))
+        raw = ctypes.string_at(place, count * _RECORD.size) if count else b""
+        return [Record(*entry) for entry in _RECORD.iter_unpack(raw)]
 
     def trace(self, path):
         """Write every TLP with its cycle to a file; None stops it."""

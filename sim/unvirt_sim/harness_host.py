@@ -34,12 +34,14 @@ class HarnessHost:
     Parameters
     ----------
     simulation : Simulation
+    low_memory : bool
+        Allocate below 4 GiB only.
     """
 
-    def __init__(self, simulation):
+    def __init__(self, simulation, *, low_memory=False):
         self.simulation = simulation
         simulation.add_message_window(_MESSAGES, 0x1_0000)
-        self._next = [_MEMORY, _HIGH_MEMORY]
+        self._next = [_MEMORY] if low_memory else [_MEMORY, _HIGH_MEMORY]
         self._turn = 0
         self._sizes = {}
         self._seen = defaultdict(int)
@@ -62,7 +64,7 @@ class HarnessHost:
         return _BARS
 
     def alloc(self, size, align=64, *, writable=True):
-        self._turn ^= 1
+        self._turn = (self._turn + 1) % len(self._next)
         start = -(-self._next[self._turn] // align) * align
         # A hole after each allocation catches accesses beyond it.
         self._next[self._turn] = start + size + 256

@@ -96,8 +96,10 @@ struct Sim {
         Parameters& par = host.par;
         // Inputs of this cycle.
         const Dws* down = host.down();
-        if (down && !down_shown)
+        if (down && !down_shown) {
             down_shown = (down_beat != 0 || host.down_allowed()) && !host.chance(par.rx_gap, 1024);
+            if (down_shown && down_beat == 0) host.down_begun();
+        }
         bool valid = down && down_shown;
         dut.rx_tlp_valid = valid;
         if (valid) {
@@ -290,6 +292,23 @@ void unvirt_quiet(Sim* sim, int quiet, int expect_errors) {
     sim->host.expect_errors = expect_errors;
 }
 void unvirt_block(Sim* sim, int kind, int blocked) { sim->host.block_credits(kind, blocked); }
+// Reads of this range are never answered from now on; of size 0: all are answered again.
+void unvirt_mute(Sim* sim, uint64_t address, uint64_t size) {
+    if (size) sim->host.mute.emplace_back(address, size); else sim->host.mute.clear();
+}
+// Frames are given to the device only while fewer than `window` of them are missing in the used index at `address`, at most one in
+// `period` / 1024 cycles.
+int unvirt_pace(Sim* sim, uint64_t address, uint32_t window, uint64_t period) {
+    Region* region = window ? sim->host.memory.find(address, 2) : nullptr;
+    if (window && (!region || region->window)) return 0;
+    sim->mac.pace(region ? region->data + (address - region->address) : nullptr, window, period);
+    return 1;
+}
+void unvirt_record(Sim* sim, int on) { sim->host.recording = on; sim->host.records.clear(); }
+uint64_t unvirt_records(Sim* sim, const Record** out) {
+    *out = sim->host.records.data();
+    return sim->host.records.size();
+}
 int unvirt_intx(Sim* sim) { return sim->host.intx; }
 const Counters* unvirt_counters(Sim* sim) { return &sim->host.count; }
 const uint64_t* unvirt_stats(Sim* sim) { return sim->stats; }

@@ -30,8 +30,14 @@ struct Parameters {
     uint32_t infinite = 0;
     uint32_t drop = 0, unsupported = 0, abort = 0, poison = 0;  // faults of reads, of 65536
     uint32_t nonposted_depth = 16;
-    uint32_t dllp_bytes = 8;                      // charged per TLP in the other direction
+    uint32_t dllp_bytes = 16;                     // an Ack and an UpdateFC, charged once per ...
+    uint32_t dllp_interval = 43;                  // ... latency timer, which a received TLP starts
 };
+
+// One TLP or Ethernet frame that went by, for measurements.
+enum Seen : uint32_t { kUpRead, kUpWrite, kUpCompletion, kUpMessage, kDownCompletion, kDownRead, kDownWrite,
+                       kDownConfig, kFrameOut, kFrameIn };
+struct Record { uint64_t first, last, address; uint32_t bytes, data, tag, kind; };
 
 struct Message { uint64_t cycle, address; uint32_t data; };
 struct Answer { uint64_t id, cycle; uint32_t status, data[2]; };
@@ -54,6 +60,10 @@ public:
     bool quiet = false;               // no DMA, no message may be seen
     bool expect_errors = false;       // accesses outside memory are answered, not complained about
     std::function<void(const char*, const Dws&)> trace;
+    // Reads of these ranges are never answered.
+    std::vector<std::pair<uint64_t, uint64_t>> mute;
+    bool recording = false;
+    std::vector<Record> records;
 
     explicit Host(const Parameters& p) : par(p), random_(p.seed) {
         for (int i = 0; i < 6; i++) limit_[i] = par.credits[i];
@@ -77,13 +87,14 @@ public:
         Tlp tlp = parse(dws);
         unsigned bytes = dws.size() * 4 + 8;
         if (par.up_rate) up_debt_ += uint64_t(bytes) * 1024;
-        if (par.down_rate) down_debt_ += uint64_t(par.dllp_bytes) * 1024;
+        start_dllp(down_dllp_, par.down_rate ? &down_debt_ : nullptr);
         uint64_t now = std::max(cycle + par.flight, up_arrival_);
         up_arrival_ = now;
         unsigned expected = tlp.header + (tlp.with_data ? tlp.length : 0);
         if (dws.size() != expected)
             complain("a TLP of %llu DWs says it has %llu", dws.size(), expected);
         take_credits(tlp);
+        record(tlp, kUpRead);
         switch (tlp.kind) {
             case kMemoryWrite: write_arrives(tlp, now); note_up(1, bytes); break;
             case kMemoryRead: read_arrives(tlp, now); note_up(0, bytes); break;
@@ -95,19 +106,24 @@ public:
 
     // --- the link, host to device ---
     const Dws* down() const { return down_.empty() || down_.front().when > cycle ? nullptr : &down_.front().dws; }
+    // The first beat is shown: from now on the TLP occupies the link.
+    void down_begun() {
+        if (par.down_rate) down_debt_ += uint64_t(down_.front().dws.size() * 4 + 8) * 1024;
+    }
     void down_done() {
         const Dws& dws = down_.front().dws;
         if (trace) trace("down", dws);
         unsigned bytes = dws.size() * 4 + 8;
-        if (par.down_rate) down_debt_ += uint64_t(bytes) * 1024;
-        if (par.up_rate) up_debt_ += uint64_t(par.dllp_bytes) * 1024;
+        start_dllp(up_dllp_, par.up_rate ? &up_debt_ : nullptr);
         Tlp tlp = parse(dws);
+        record(tlp, kDownCompletion);
         int kind = tlp.kind == kCompletion ? 0 : tlp.kind == kMemoryRead ? 1 : tlp.kind == kMemoryWrite ? 2 : 3;
         count.down[kind]++;
         count.down_bytes[kind] += bytes;
         down_.pop_front();
     }
-    bool down_allowed() const { return down_debt_ < 64 * 1024; }
+    // The next TLP may follow in the cycle in which the one before it ends on the link.
+    bool down_allowed() const { return !par.down_rate || down_debt_ < par.down_rate; }
     void nonposted_freed() { if (nonposted_out_) nonposted_out_--; else complain("a non-posted credit came back that was not out"); }
 
     uint32_t limit(int kind) const { return limit_[kind] & (kind & 1 ? 0xfff : 0xff); }
@@ -163,11 +179,36 @@ private:
     unsigned next_tag_ = 0, nonposted_out_ = 0;
     uint64_t visible_ = 0, up_arrival_ = 0, up_debt_ = 0, down_debt_ = 0, down_order_ = 0;
     uint64_t generation_ = 0;
+    bool up_dllp_ = false, down_dllp_ = false;     // a latency timer runs
     uint32_t limit_[6], consumed_[6] = {0}, owed_[6] = {0};
     bool blocked_[6] = {false};
 
     uint32_t spread(uint32_t range) { return range ? random_() % (range + 1) : 0; }
     void note_up(int kind, unsigned bytes) { count.up[kind]++; count.up_bytes[kind] += bytes; }
+    bool muted(uint64_t address) const {
+        for (const auto& range : mute)
+            if (address - range.first < range.second) return true;
+        return false;
+    }
+    // Acks and credits are gathered while the latency timer runs [PCIe 3.5.2.1, 2.6.1.2].
+    void start_dllp(bool& running, uint64_t* debt) {
+        if (running || !debt) return;
+        running = true;
+        at(cycle + par.dllp_interval, [this, &running, debt] {
+            running = false;
+            *debt += uint64_t(par.dllp_bytes) * 1024;
+        });
+    }
+    void record(const Tlp& tlp, unsigned base) {
+        if (!recording) return;
+        unsigned what = tlp.kind == kMemoryRead ? 0 : tlp.kind == kMemoryWrite ? 1 : tlp.kind == kCompletion ? 2 : 3;
+        if (base == kDownCompletion && what != 3) what = (what + 1) % 3;   // completions come first there
+        bool completion = tlp.kind == kCompletion;
+        unsigned bytes = completion ? tlp.byte_count : access_bytes(tlp);
+        uint64_t address = completion ? tlp.length * 4 : tlp.address + first_offset(tlp.first_be);
+        uint32_t data = tlp.with_data && tlp.length ? tlp.data[0] >> 8 * (completion ? 0 : first_offset(tlp.first_be)) : 0;
+        records.push_back({cycle, cycle, address, bytes, data, tlp.tag, base + what});
+    }
     void at(uint64_t when, std::function<void()> what) { events_.emplace(when, std::move(what)); }
 
     void take_credits(const Tlp& tlp) {
@@ -247,7 +288,7 @@ private:
         reads_[tag] = read;
         count.reads_in_flight = reads_.size();
         count.most_reads_in_flight = std::max(count.most_reads_in_flight, count.reads_in_flight);
-        if (chance(par.drop, 65536)) return;
+        if (chance(par.drop, 65536) || muted(read.address)) return;
         bool unsupported = chance(par.unsupported, 65536), abort = chance(par.abort, 65536);
         // A read never passes writes that were on the link before it.
         uint64_t start = std::max(now, visible_);

@@ -34,6 +34,7 @@ public:
         if (!last && used != Lanes) host.complain("mac_tx_tkeep is not full before the last beat");
         frame_.insert(frame_.end(), data, data + used);
         if (last) {
+            if (host.recording) host.records.push_back({first_, host.cycle, 0, uint32_t(frame_.size()), 0, user, kFrameOut});
             from_device.push_back({first_, host.cycle, std::move(frame_), user});
             frame_.clear();
         }
@@ -43,6 +44,8 @@ public:
     template <unsigned Lanes>
     bool receive(Host& host, uint8_t* data, uint8_t* keep, bool* last) {
         if (to_device.empty() || (sent_ == 0 && gap_)) { if (gap_) gap_--; return false; }
+        if (sent_ == 0 && used_index_ && frames_in() >= window_) return false;
+        if (sent_ == 0 && period_ && 1024 * host.cycle < due_) return false;
         if (host.chance(host.par.mac_rx_gap, 1024)) return false;
         const auto& frame = to_device.front();
         unsigned left = frame.size() - sent_, used = left < Lanes ? left : Lanes;
@@ -51,15 +54,40 @@ public:
         std::memcpy(data, &frame[sent_], used);
         for (unsigned lane = 0; lane < used; lane++) keep[lane / 8] |= 1 << lane % 8;
         *last = used == left;
+        if (sent_ == 0) {
+            begun_ = host.cycle;
+            // What was missed for want of frames is not made up for.
+            due_ = std::max(due_ + period_, 1024 * host.cycle + period_ - std::min<uint64_t>(period_, 1023));
+        }
         sent_ += used;
-        if (*last) { sent_ = 0; to_device.pop_front(); gap_ = interframe; last_sent = host.cycle; }
+        if (*last) {
+            if (host.recording) host.records.push_back({begun_, host.cycle, 0, uint32_t(frame.size()), 0, 0, kFrameIn});
+            frames_++;
+            sent_ = 0; to_device.pop_front(); gap_ = interframe; last_sent = host.cycle;
+        }
         return true;
+    }
+
+    // Frames wait while `window` of those given since now are not in the used index (null: never), and begin `period` / 1024
+    // cycles apart.
+    void pace(const uint8_t* used_index, unsigned window, uint64_t period) {
+        period_ = period;
+        due_ = 0;
+        used_index_ = used_index;
+        window_ = window;
+        frames_ = used_index ? used() : 0;
     }
 
     unsigned interframe = 0;          // idle cycles between frames
     uint64_t last_sent = 0;
 
 private:
+    uint16_t used() const { return uint16_t(used_index_[0] | used_index_[1] << 8); }
+    unsigned frames_in() const { return uint16_t(frames_ - used()); }
+    const uint8_t* used_index_ = nullptr;
+    unsigned window_ = 0;
+    uint16_t frames_ = 0;
+    uint64_t begun_ = 0, period_ = 0, due_ = 0;
     std::vector<uint8_t> frame_, held_data_;
     uint64_t first_ = 0;
     size_t sent_ = 0;

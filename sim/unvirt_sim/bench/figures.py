@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Figures out of what was seen of a run."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ..harness import Seen
+from .link import beats, wire_bytes
+
+__all__ = ["Traffic", "classify", "cycles_per_packet", "packet_stamps", "reads_in_flight", "traffic", "window"]
+
+_MESSAGES = 0xFEE0_0000
+_REQUESTS = (Seen.UP_READ, Seen.UP_WRITE)
+
+
+def window(run):
+    """Return the first and last cycle of the steady state: from 30 % to 90 % of the run."""
+    length = run.end - run.begin
+    return run.begin + 3 * length // 10, run.begin + 9 * length // 10
+
+
+def packet_stamps(run, name):
+    """Return (cycle, packets done) of a ring: frames at the MAC if it transmits, used indices written if it receives."""
+    ring = run.rings[name]
+    if not ring.writable:
+        frames = (record for record in run.records if record.kind == Seen.FRAME_OUT)
+        return [(record.last, number) for number, record in enumerate(frames, 1)]
+    done, out = 0, []
+    for record in run.records:
+        if record.kind == Seen.UP_WRITE and record.address == ring.used + 2:
+            done += (record.data - done) & 0xFFFF
+            out.append((record.last, done))
+    return out
+
+
+def _ends(run, name):
+    start, stop = window(run)
+    inside = [stamp for stamp in packet_stamps(run, name) if start <= stamp[0] <= stop]
+    return inside[0], inside[-1]
+
+
+def cycles_per_packet(run, name):
+    """Return the cycles from packet to packet in the steady state, from the first to the last event of the window."""
+    (first, before), (last, after) = _ends(run, name)
+    return (last - first) / (after - before)
+
+
+def classify(run, address):
+    """Return the ring and the purpose of a request of the device: ("tx", "data"), ("", "message") ..."""
+    for name, ring in run.rings.items():
+        if ring.base <= address < ring.base + ring.size * ring.stride:
+            return name, "data"
+        if ring.desc <= address < ring.desc + 16 * ring.size:
+            return name, "descriptors"
+        if ring.avail <= address < ring.avail + 6 + 2 * ring.size:
+            return name, {0: "flags", 2: "index"}.get(address - ring.avail, "entries")
+        if ring.used <= address < ring.used + 6 + 8 * ring.size:
+            return name, {0: "rearm", 2: "used index"}.get(address - ring.used, "used")
+    return "", "message" if _MESSAGES <= address < _MESSAGES + 0x1_0000 else "other"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What passed the link in the steady state, per packet of one ring."""
+
+    requests: Counter              # (ring, purpose) -> TLPs of the device
+    doorbells: float
+    bytes: dict                    # "up", "down" -> wire bytes
+    beats: dict                    # "up", "down" -> beats of the attachment contract
+
+    def every(self, name, purpose):
+        """Return the packets from one request of this kind to the next, at least 1."""
+        rate = self.requests[name, purpose]
+        return max(1.0, 1 / rate) if rate else float("inf")
+
+
+def traffic(run, name):
+    """Count TLPs, bytes and beats of the steady state per packet of ring ``name``."""
+    (first, before), (last, after) = _ends(run, name)
+    number = after - before
+    requests, size, beat = Counter(), Counter(), Counter()
+    doorbells = 0
+    for record in run.records:
+        kind = record.kind
+        if kind >= Seen.FRAME_OUT or not first < record.last <= last:
+            continue
+        way = "up" if kind <= Seen.UP_MESSAGE else "down"
+        completion = kind == Seen.DOWN_COMPLETION
+        address, length = (0, record.address) if completion else (record.address, record.bytes)
+        if kind in _REQUESTS:
+            requests[classify(run, address)] += 1 / number
+        doorbells += kind == Seen.DOWN_WRITE
+        size[way] += wire_bytes(kind, address, length)
+        beat[way] += beats(kind, address, length, run.width)
+    return Traffic(requests, doorbells / number, {way: size[way] / number for way in ("up", "down")},
+                   {way: beat[way] / number for way in ("up", "down")})
+
+
+def reads_in_flight(run, name, purpose="data"):
+    """Return (mean, most) reads of a kind that wait for their last completion in the steady state."""
+    start, stop = window(run)
+    waiting = {}
+    now = most = area = 0
+    at = start
+    for record in run.records:
+        if record.kind == Seen.UP_READ and classify(run, record.address) == (name, purpose):
+            waiting[record.tag] = record.address & 3
+            change = 1
+        elif record.kind == Seen.DOWN_COMPLETION and record.tag in waiting:
+            # The byte count is of all that is left; the payload has padding before its first byte only.
+            if record.bytes > record.address - waiting[record.tag]:
+                waiting[record.tag] = 0
+                continue
+            del waiting[record.tag]
+            change = -1
+        else:
+            continue
+        if start <= record.last <= stop:
+            area += now * (record.last - at)
+            at = record.last
+            most = max(most, now + change)
+        now += change
+    return area / max(1, at - start), most

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The least that the link and the ports need for the same traffic: the ruler of every throughput figure.
+
+At the batches that the device was seen to make, each packet costs at least these TLPs on the simulated link:
+
+* ring entries and descriptors in as few reads as MRRS allows, once per batch of entries;
+* the available index once per batch that the driver published, and once more after each re-arming of notifications;
+* the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them;
+* used elements in one write per burst (MPS), the used index, and the read of the suppression state behind it;
+* re-arming, doorbells and messages as they were seen.
+
+The limit is the largest of: bytes up and down over the rate left by Acks and credit updates; beats up and down on the attachment
+contract; beats of the frame at the MAC.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ..harness import Seen
+from .figures import traffic
+from .link import beats, wire_bytes
+from .session import HEADER, PUBLISHED
+
+__all__ = ["Limit", "limit"]
+
+MPS, MRRS, PAGE, ENTRY, DESCRIPTOR, ELEMENT = 256, 512, 4096, 2, 16, 8
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Per packet, or per pair of packets if both directions are loaded."""
+
+    cycles: float
+    bytes: float               # up and down together
+    batch: float               # packets from used index to used index, of the direction with fewer
+
+
+def _pieces(address, size, most):
+    """Cut an access at ``most`` bytes and at pages; return (address, size) of each piece."""
+    out = []
+    while size:
+        part = min(size, most, PAGE - address % PAGE)
+        out.append((address, part))
+        address, size = address + part, size - part
+    return out
+
+
+def _completions(address, size):
+    """Cut a read as the host does: where an address is a multiple of MPS."""
+    out = []
+    while size:
+        part = min(size, MPS - address % MPS)
+        out.append(part)
+        address, size = address + part, size - part
+    return out
+
+
+class _Cost:
+    """Bytes and beats of both directions per packet."""
+
+    def __init__(self, width):
+        self.width = width
+        self.tlps, self.bytes, self.beats = Counter(), Counter(), Counter()
+
+    def add(self, kind, size, rate=1.0, address=0):
+        way = "up" if kind <= Seen.UP_MESSAGE else "down"
+        self.tlps[way] += rate
+        self.bytes[way] += rate * wire_bytes(kind, address, size)
+        self.beats[way] += rate * beats(kind, address, size, self.width)
+
+    def read(self, size, rate=1.0, address=0):
+        for place, part in _pieces(address, size, MRRS):
+            self.add(Seen.UP_READ, part, rate)
+            for answer in _completions(place, part):
+                self.add(Seen.DOWN_COMPLETION, answer, rate)
+
+    def write(self, size, rate=1.0, address=0):
+        for _, part in _pieces(address, size, MPS):
+            self.add(Seen.UP_WRITE, part, rate)
+
+
+def _whole(amount):
+    """Return bytes of a batch as a whole number."""
+    return max(1, round(amount))
+
+
+def limit(run):
+    """Return the limit of a run at the batches seen in it."""
+    cost = _Cost(run.width)
+    names = [name for name, wanted in (("tx", run.load.transmit), ("rx", run.load.receive)) if wanted]
+    batches = []
+    for name in names:
+        ring, seen = run.rings[name], traffic(run, name)
+        used, fetch = seen.every(name, "used index"), seen.every(name, "entries")
+        rearms = seen.requests[name, "rearm"]
+        batches.append(used)
+        cost.read(2, 1 / PUBLISHED + rearms / 2)
+        cost.read(_whole(fetch * ENTRY), 1 / fetch)
+        cost.read(_whole(fetch * DESCRIPTOR), 1 / fetch)
+        cost.write(_whole(used * ELEMENT), 1 / used)
+        cost.write(2, 1 / used)
+        cost.read(2, 1 / used)
+        cost.write(2, rearms)
+        slots = min(ring.size, 64)
+        for slot in range(slots):
+            move = cost.write if ring.writable else cost.read
+            move(HEADER + run.load.frame, 1 / slots, ring.base + slot * ring.stride)
+    seen = traffic(run, names[0])
+    cost.add(Seen.DOWN_WRITE, 2, seen.doorbells)
+    cost.add(Seen.UP_WRITE, 4, seen.requests["", "message"])
+    mac = -(-8 * run.load.frame // run.width)
+    wire = [run.link.cycles(cost.bytes[way], cost.tlps[other]) for way, other in (("up", "down"), ("down", "up"))]
+    cycles = max(*wire, cost.beats["up"], cost.beats["down"], mac)
+    return Limit(cycles, cost.bytes["up"] + cost.bytes["down"], min(batches))
