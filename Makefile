@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-.PHONY: help venv test clean
+.PHONY: help venv test bench clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,6 +16,9 @@ $(VENV)/.installed: pyproject.toml
 
 test: venv ## run the tests
 	$(PYTHON) -m pytest
+
+bench: venv ## measure the simulated device against peer, limit and targets (some minutes)
+	$(VENV)/bin/unvirt bench
 
 clean: ## remove what was built
 	rm -rf build

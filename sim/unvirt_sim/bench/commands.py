@@ -24,15 +24,15 @@ __all__ = ["bench"]
 class _Library:
     """The simulation library of a preset, built once."""
 
-    def __init__(self, folder, say):
-        self._folder, self._say = folder, say
+    def __init__(self, say):
+        self._say = say
         self._made = functools.cache(self._make)
 
     def config(self, name, **options):
         return preset(name).with_options(**options)
 
     def _make(self, name, options):
-        return build_library(self.config(name, **dict(options)), self._folder, say=self._say)
+        return build_library(self.config(name, **dict(options)), say=self._say)
 
     def __call__(self, name, **options):
         return self._made(name, tuple(sorted(options.items())))
@@ -56,8 +56,10 @@ def bench(widths, quick, seed, json_path, plot_folder, write_docs):
     target that is not reached stands in the table as MISSED; the exit status is 0 all the same. The figures are cycles of a 250 MHz
     clock, not a claim about timing closure.
     """
+    for folder in [json_path.parent, plot_folder, *([write_docs.parent] if write_docs else [])]:
+        _make_folder(folder)
     console = Console(stderr=True)
-    measured = Bench(_Library("build/harness", console.print), widths=[int(width) for width in widths] or list(WIDTHS),
+    measured = Bench(_Library(console.print), widths=[int(width) for width in widths] or list(WIDTHS),
                      quick=quick, seed=seed)
     points = measured.points()
     try:
@@ -74,7 +76,6 @@ def bench(widths, quick, seed, json_path, plot_folder, write_docs):
         write_json(measured.rows, json_path)
         pictures = _pictures(measured)
         for folder in [plot_folder, *([write_docs.parent] if write_docs else [])]:
-            folder.mkdir(parents=True, exist_ok=True)
             for name, text in pictures.items():
                 (folder / name).write_text(text)
         if write_docs:
@@ -91,6 +92,13 @@ def bench(widths, quick, seed, json_path, plot_folder, write_docs):
     worst = max(map(ratio_to_limit, PUBLISHED))
     click.echo(f"{met} targets met, {missed} missed. By the same ruler the peer reaches {100 * worst:.1f} % of its limit at "
                f"most. Figures: {json_path}; pictures: {plot_folder}.")
+
+
+def _make_folder(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"Results cannot be written to {folder}: {error.strerror}; name another place.") from error
 
 
 def _pictures(measured):

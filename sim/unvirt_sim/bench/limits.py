@@ -6,8 +6,8 @@ At the batches that the device was seen to make, each packet costs at least thes
 * ring entries and descriptors in as few reads as MRRS allows, once per batch of entries;
 * the available index once per batch that the driver published, and once more after each re-arming of notifications;
 * the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them;
-* used elements in one write per burst (MPS), the used index, and the read of the suppression state behind it;
-* re-arming, doorbells and messages as they were seen.
+* used elements in one write per burst (MPS) and the used index;
+* reads of the suppression state, re-arming, doorbells and messages as they were seen.
 
 The limit is the largest of: bytes up and down over the rate left by Acks and credit updates; beats up and down on the attachment
 contract; beats of the frame at the MAC.
@@ -99,7 +99,7 @@ def limit(run):
         cost.read(_whole(fetch * DESCRIPTOR), 1 / fetch)
         cost.write(_whole(used * ELEMENT), 1 / used)
         cost.write(2, 1 / used)
-        cost.read(2, 1 / used)
+        cost.read(2, seen.requests[name, "flags"])
         cost.write(2, rearms)
         slots = min(ring.size, 64)
         for slot in range(slots):

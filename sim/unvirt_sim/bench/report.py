@@ -53,7 +53,6 @@ def markdown(rows):
 
 def write_json(rows, path):
     """Write the rows to a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     os.replace(part, path)

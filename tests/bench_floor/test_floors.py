@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Structural floors: what only an engine with many reads in flight and without shared waiting reaches. Cycle counts, not timings."""
+
+import pytest
+
+from unvirt_sim.bench.figures import cycles_per_packet, reads_in_flight
+from unvirt_sim.bench.isolation import beside_dead_queue, receive_beside_stalled_mac
+from unvirt_sim.bench.latency import own_cycles, receive_latency, transmit_latency
+from unvirt_sim.bench.session import Load, Session
+
+
+def test_transmit_hides_a_microsecond(library, seed):
+    """With 250 cycles of host read latency one transmit queue needs at most 12 cycles a packet of 64 bytes, 16 data reads in flight."""
+    run = Session(library("wide"), width=256, latency=250, seed=seed).run(Load(transmit=1200))
+    mean, _ = reads_in_flight(run, "tx")
+    cycles = cycles_per_packet(run, "tx")
+    print(f"{cycles:.2f} cycles a packet, {mean:.1f} reads in flight")
+    assert cycles <= 12
+    assert mean >= 16
+
+
+@pytest.mark.parametrize("what", ["data", "rings"])
+def test_a_queue_without_answers_holds_up_no_other(library, seed, what):
+    """A transmit queue whose reads are never answered leaves a second one 90 % of its rate."""
+    alone, beside = beside_dead_queue(library("wide", queue_pairs=2), width=256, what=what, seed=seed)
+    print(f"alone {alone:.2f}, beside {beside:.2f} cycles a packet")
+    assert alone / beside >= 0.9
+
+
+def test_a_stalled_mac_does_not_hold_up_reception(library, seed):
+    """A full transmit queue before a stalled MAC leaves the receive queue 90 % of its rate."""
+    alone, beside = receive_beside_stalled_mac(library("wide"), width=256, seed=seed)
+    print(f"alone {alone:.2f}, beside {beside:.2f} cycles a packet")
+    assert alone / beside >= 0.9
+
+
+@pytest.mark.parametrize("measure, most", [(transmit_latency, 72), (receive_latency, 45)])
+def test_latency_of_one_packet(library, seed, measure, most):
+    """One packet of 64 bytes through an idle device, round trips to the host subtracted."""
+    stages = measure(Session(library("wide"), width=256, seed=seed))
+    print(", ".join(f"{stage.name} {stage.cycles}" for stage in stages))
+    assert own_cycles(stages) <= most
