@@ -110,7 +110,9 @@ PRESETS = {
                             queue_window=16, segment_groups=32, max_chain=32,
                             tx_buffer_size=16384, rx_buffer_size=16384, max_queue_size=256),
     "default": DeviceConfig(rows=8, queue_pairs=1),
-    "wide": DeviceConfig(data_width=256, rows=8, meta_tags=32, data_tags=96, chain_slots=256,
+    # Four windows of chains: beside a queue that keeps a window for ever, and the quarter for queues that hold few, another still
+    # gets a window of its own.
+    "wide": DeviceConfig(data_width=256, rows=8, meta_tags=32, data_tags=96, chain_slots=512,
                          queue_window=128, tx_buffer_size=65536, rx_buffer_size=65536),
     "wide512": DeviceConfig(data_width=512, rows=8, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, tx_buffer_size=131072,
