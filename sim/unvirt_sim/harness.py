@@ -159,7 +159,7 @@ _SIGNATURES = {
     "unvirt_reset": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]),
     "unvirt_waves": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64,
                                     ctypes.c_uint64]),
-    "unvirt_record": (None, [ctypes.c_void_p, ctypes.c_char_p]),
+    "unvirt_record_ports": (None, [ctypes.c_void_p, ctypes.c_char_p]),
     "unvirt_trace": (None, [ctypes.c_void_p, ctypes.c_char_p]),
 }
 
@@ -537,7 +537,7 @@ class Simulation:
         A cycle is the ports but the clock in the order of :func:`~unvirt.verilog.port_manifest`, each little-endian in the bytes that
         Verilator gives it: 1, 2, 4, 8, or above 64 bits a multiple of 4.
         """
-        self._library.unvirt_record(self._sim, str(path).encode() if path else b"")
+        self._library.unvirt_record_ports(self._sim, str(path).encode() if path else b"")
 
     def waves(self, path, first, last):
         """Write waveforms of the cycles from ``first`` to ``last`` as VCD; the library must be built for it."""

@@ -338,7 +338,7 @@ int unvirt_waves(Sim* sim, const char* path, uint64_t from, uint64_t to) {
     return sim->record(path, from, to);
 }
 
-void unvirt_record(Sim* sim, const char* path) {
+void unvirt_record_ports(Sim* sim, const char* path) {
     if (sim->ports) std::fclose(sim->ports);
     sim->ports = path && *path ? std::fopen(path, "wb") : nullptr;
 }
