@@ -1,24 +1,62 @@
 # SPDX-License-Identifier: BSD-2-Clause
+# Every target sets up what it needs; `make help` lists them.
+
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-.PHONY: help venv test bench clean
+UNVIRT := $(VENV)/bin/unvirt
+PROCESSES ?= 2
 
-help: ## show the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+# The yosys that comes with Amaranth, whatever the system has.
+export AMARANTH_USE_YOSYS := builtin
 
-venv: $(VENV)/.installed ## make .venv with everything the project needs
+.PHONY: help venv demo test test-all verilog synth bench formal lint docs clean
 
-$(VENV)/.installed: pyproject.toml
-	@echo "Installing Python packages into $(VENV) (about 400 MB of downloads the first time)"
-	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet -e '.[sim,boards,dev]'
-	touch $@
+help: ## show this
+	@echo "unvirt: a virtio-net PCIe device as real hardware. Targets of this Makefile:"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## /  \1@/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '  %-10s %s\n' $$name "$$text"; done
+	@echo
+	@echo "Each target installs what is missing first: Python packages into $(VENV), programs such as g++ as root by apt."
+	@echo "Debian's QEMU, kernels, busybox and passt go to ~/.cache/unvirt (or \$$XDG_CACHE_HOME/unvirt), nothing of them is installed."
+	@echo "PROCESSES=n sets how many tests run at once (now $(PROCESSES))."
 
-test: venv ## run the tests
-	$(PYTHON) -m pytest
+venv: $(VENV)/.installed ## make .venv with the Python packages (about 410 MB to download)
 
-bench: venv ## measure the simulated device against peer, limit and targets (some minutes)
-	$(VENV)/bin/unvirt bench
+$(VENV)/.installed: pyproject.toml scripts/system-packages
+	@scripts/system-packages
+	@echo "Installing the Python packages of the project into $(VENV): about 410 MB from the package index the first time."
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	@$(PYTHON) -m pip install --disable-pip-version-check --editable '.[sim,boards,dev]'
+	@touch $@
 
-clean: ## remove what was built
+demo: venv ## boot Linux 6.12 on the simulated RTL, ping, download by TCP (downloads 75 MB the first time)
+	@echo "Booting an unmodified Debian Linux on the simulated RTL (QEMU, kernel, busybox and passt: about 75 MB the first time)."
+	@$(UNVIRT) boot
+
+test: venv ## run the tests, a Linux boot among them
+	$(PYTHON) -m pytest -n $(PROCESSES)
+
+test-all: venv ## run the tests and the long sweeps, more kernels, broken devices (an hour or more)
+	$(PYTHON) -m pytest -n $(PROCESSES) -m ''
+
+verilog: venv ## write build/unvirt.v and what belongs to it
+	@mkdir -p build
+	$(UNVIRT) verilog --preset default -o build/unvirt.v
+
+synth: venv ## synthesise for ECP5: area by module and clock rate (minutes)
+	$(UNVIRT) synth
+
+bench: venv ## measure rates and latencies against their limits (minutes)
+	$(UNVIRT) bench
+
+formal: venv ## prove properties of the small blocks
+	$(PYTHON) -m pytest -n $(PROCESSES) -m '' tests/formal
+
+lint: venv ## check the Python sources
+	$(PYTHON) -m ruff check hdl sim boards tests
+
+docs: venv ## check that every link of the documents leads somewhere
+	$(PYTHON) -m pytest -q tests/docs
+
+clean: ## remove what was built here (not $(VENV), not ~/.cache/unvirt)
 	rm -rf build

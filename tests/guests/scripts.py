@@ -12,7 +12,9 @@ again() {
 }
 for method in flr bus; do
     echo 0000:01:00.0 >$driver/unbind
-    echo $method >$device/reset_method && echo 1 >$device/reset || exit 2
+    echo $method >$device/reset_method || exit 2
+    # After a bus reset QEMU's root port does not report its link as active, with QEMU's own devices neither: Linux says so, too late.
+    echo 1 >$device/reset || [ $method = bus ] || exit 3
     echo 0000:01:00.0 >$driver/bind
     again
 done

@@ -165,7 +165,7 @@ def test_overrun(width):
             first = len(sent)
             held = 0
             drops = rig.dropped
-            for number in range(14):
+            for _ in range(14):
                 frame = rng.randbytes(rng.choice([2000, 2500, 4000]))
                 before = rig.dropped
                 await rig.send(ctx, frame)

@@ -29,10 +29,10 @@ COMMON_FRAME = 60
 class Receive(wiring.Component):
     """Stores received frames behind room for their virtio header, oldest first.
 
-    **Latency**: a frame becomes visible one cycle after its last beat if none waits. **Throughput**: one beat per cycle, without a gap between frames. The MAC is
-    never stalled: a frame is dropped and counted if it is bad, shorter than 14 bytes, longer than ``frame_limit``, or finds no room; its memory is used again at
-    once, and no other frame is touched. The header in front of a frame is all zero but for ``num_buffers`` [virtio 5.1.9.4], put in while
-    the sink reads. **Reset** forgets all frames; memory contents never show.
+    **Latency**: a frame becomes visible one cycle after its last beat if none waits. **Throughput**: one beat per cycle, without a gap between
+    frames. The MAC is never stalled: a frame is dropped and counted if it is bad, shorter than 14 bytes, longer than ``frame_limit``, or finds no
+    room; its memory is used again at once, and no other frame is touched. The header in front of a frame is all zero but for ``num_buffers``
+    [virtio 5.1.9.4], put in while the sink reads. **Reset** forgets all frames; memory contents never show.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Configuration space as data: header and capabilities, chained by one function.
 
-A structure is a list of DWs, each with its value after reset and the mask of bits that software may write. What lies behind the bits is the business of
-:mod:`unvirt.pcie.config_space`.
+A structure is a list of DWs, each with its value after reset and the mask of bits that software may write. What lies behind the bits is the
+business of :mod:`unvirt.pcie.config_space`.
 """
 
 from dataclasses import dataclass

@@ -20,13 +20,14 @@ __all__ = ["Completer"]
 class Completer(wiring.Component):
     """Executes memory reads and writes that hit a BAR.
 
-    **Writes** of any length and byte enables become one register write per DW, one per cycle; poisoned ones and those to another BAR than 0 are dropped. They
-    never wait for a read to be completed: reads wait in a queue as deep as the non-posted credits advertised, and the register bus answers within a
-    bounded time. **Reads** of any length are answered with the data of consecutive registers, cut at the largest payload; a zero-length read has no
-    side effects [PCIe 2.2.5]. A read of another BAR, or a poisoned one, is answered Unsupported Request.
+    **Writes** of any length and byte enables become one register write per DW, one per cycle; poisoned ones and those to another BAR than 0 are
+    dropped. They never wait for a read to be completed: reads wait in a queue as deep as the non-posted credits advertised, and the register bus
+    answers within a bounded time. **Reads** of any length are answered with the data of consecutive registers, cut at the largest payload; a
+    zero-length read has no side effects [PCIe 2.2.5]. A read of another BAR, or a poisoned one, is answered Unsupported Request.
 
-    **Ordering**: a completion's ``order`` covers every write command that the write engine had accepted when the last register was read, so a driver that
-    reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's; **reset** forgets waiting reads.
+    **Ordering**: a completion's ``order`` covers every write command that the write engine had accepted when the last register was read, so a
+    driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's; **reset** forgets
+    waiting reads.
 
     Members
     -------

@@ -37,10 +37,10 @@ def FunctionState():
 class ConfigSpace(wiring.Component):
     """Executes configuration accesses.
 
-    ``access`` has the signature of the contract's user part; each request is answered by ``ack`` after one cycle, or when user logic has answered if the
-    DW lies in the window of the PCI configuration access capability. Writable bits are flip-flops, the rest is an image. Setting Initiate Function
-    Level Reset raises ``state.flr`` until ``flr_done``; every register but the link control returns to its value after reset. ``hot_reset`` does the
-    same at once.
+    ``access`` has the signature of the contract's user part; each request is answered by ``ack`` after one cycle, or when user logic has answered
+    if the DW lies in the window of the PCI configuration access capability. Writable bits are flip-flops, the rest is an image. Setting Initiate
+    Function Level Reset raises ``state.flr`` until ``flr_done``; every register but the link control returns to its value after reset.
+    ``hot_reset`` does the same at once.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class ConfigSpace(wiring.Component):
         answer = Signal(32)
 
         registers = {}
-        for number, mask in image.writable.items():
+        for number in image.writable:
             registers[number] = Signal(32, init=image.values.get(number, 0), name=f"dw{number}")
         command, control = registers[_COMMAND], registers[device_control]
         m.d.comb += [

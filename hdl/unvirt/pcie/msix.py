@@ -14,8 +14,8 @@ __all__ = ["MsixTable"]
 class MsixTable(wiring.Component):
     """Sends a message for each request, or keeps it pending while its vector or function is masked.
 
-    One message in five cycles. A sweep looks at one vector per cycle for pending messages that may go. Table and pending bits are registers of the two regions
-    ``Region.MSIX_TABLE`` and ``Region.MSIX_PBA``; accesses take effect in order, a read answers in two cycles and not before messages
+    One message in five cycles. A sweep looks at one vector per cycle for pending messages that may go. Table and pending bits are registers of the
+    two regions ``Region.MSIX_TABLE`` and ``Region.MSIX_PBA``; accesses take effect in order, a read answers in two cycles and not before messages
     accepted earlier were handed to the write engine: reading a mask back flushes what was on its way. Requests are dropped while MSI-X is disabled.
 
     ``clear`` (function reset, a level) masks every vector and forgets what is pending, one vector per cycle; then it is idle and drops
@@ -66,7 +66,7 @@ class MsixTable(wiring.Component):
         is_table = access.address >= Region.MSIX_TABLE
         in_range = access.address[4:15] < self._vectors
         entry = [Signal(32, name=f"entry{i}") for i in range(2)]
-        from_pending = Signal()
+        Signal()
         # What 32 pending bits look like takes a walk over the memory.
         walk = Signal(6)
         blocked = ~self.enable | self.function_mask

@@ -22,9 +22,9 @@ class CommonConfig(wiring.Component):
     as a whole. An access takes three cycles, a read answers in the third. Queue fields are kept in :class:`QueueConfigs`, written while the
     queue is not enabled. A queue beyond ``queues`` reads size 0.
 
-    **Status**: bits the driver set stay until a reset; a write that clears some of them is ignored [DER-INIT-03]. FEATURES_OK is taken only for a legal set
-    of features, and freezes it. Writing 0 (or ``function_reset``) asks the engine to come to rest; the status keeps its value until all is quiet, then everything here
-    returns to defaults and the status reads 0.
+    **Status**: bits the driver set stay until a reset; a write that clears some of them is ignored [DER-INIT-03]. FEATURES_OK is taken only for a
+    legal set of features, and freezes it. Writing 0 (or ``function_reset``) asks the engine to come to rest; the status keeps its value until all
+    is quiet, then everything here returns to defaults and the status reads 0.
 
     Members
     -------

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..pcie.bus import RegisterBusSignature
 from ..pcie.dma import InterruptRequest
-from .contract import Notification, QueueConfigPort, row_width
+from .contract import Notification, QueueConfigPort
 from .spec import ISR_CONFIG, ISR_QUEUE, NO_VECTOR
 
 __all__ = ["Interrupts"]
@@ -16,8 +16,8 @@ __all__ = ["Interrupts"]
 class Interrupts(wiring.Component):
     """Decides how an event is told to the driver, and holds the ISR status.
 
-    Queue events take three cycles, configuration events two; they are merged while one waits. With MSI-X enabled an event becomes a request for its vector, or
-    nothing if it has none; otherwise it sets its ISR bit. A configuration event always sets its ISR bit, before any message is
+    Queue events take three cycles, configuration events two; they are merged while one waits. With MSI-X enabled an event becomes a request for
+    its vector, or nothing if it has none; otherwise it sets its ISR bit. A configuration event always sets its ISR bit, before any message is
     sent [PCI-ISR-02]. A read of the ISR returns and clears it in one cycle if its first byte is enabled; an event of the same cycle stays set
     [DER-RACE-05]. ``forget`` drops everything.
 

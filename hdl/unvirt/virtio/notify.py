@@ -14,9 +14,9 @@ __all__ = ["Notify"]
 class Notify(wiring.Component):
     """Turns writes to the notify region into notifications [virtio 4.1.4.4].
 
-    A doorbell is a write of at least 16 bits at 4 x row whose value is the row. It is passed on in the same cycle, one per cycle, if the queue is enabled and
-    ``driver_ok`` is set, and ignored otherwise. Reads give 0 after one cycle. When ``driver_ok`` rises, and when a queue is enabled after it, the queue is
-    notified of without a doorbell [DER-INIT-01], in cycles without one.
+    A doorbell is a write of at least 16 bits at 4 x row whose value is the row. It is passed on in the same cycle, one per cycle, if the queue is
+    enabled and ``driver_ok`` is set, and ignored otherwise. Reads give 0 after one cycle. When ``driver_ok`` rises, and when a queue is enabled
+    after it, the queue is notified of without a doorbell [DER-INIT-01], in cycles without one.
 
     Members
     -------

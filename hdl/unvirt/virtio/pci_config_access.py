@@ -16,8 +16,8 @@ _BAR, _OFFSET, _LENGTH, _DATA = 1, 2, 3, 4
 class PciConfigAccess(wiring.Component):
     """Gives the fields ``bar``, ``offset``, ``length`` and ``pci_cfg_data`` of the capability.
 
-    An access to the data field is a register access of ``length`` bytes at ``offset`` of BAR ``bar``, with all its side effects. A window that is not 1, 2 or 4 aligned
-    bytes inside BAR 0 reads 0 and changes nothing. Other fields answer in one cycle, the data field when its register does.
+    An access to the data field is a register access of ``length`` bytes at ``offset`` of BAR ``bar``, with all its side effects. A window that is
+    not 1, 2 or 4 aligned bytes inside BAR 0 reads 0 and changes nothing. Other fields answer in one cycle, the data field when its register does.
 
     Parameters
     ----------

@@ -20,8 +20,8 @@ _REGIONS = {
 class RegisterHub(wiring.Component):
     """Two initiators, five targets; one access at a time.
 
-    The completer goes first, the PCI configuration access window (``window``) when it is quiet. An access to a hole is a read of zero or a write without effect. No latency; while a
-    read waits for its response nothing else is started.
+    The completer goes first, the PCI configuration access window (``window``) when it is quiet. An access to a hole is a read of zero or a write
+    without effect. No latency; while a read waits for its response nothing else is started.
     """
 
     completer: In(RegisterBusSignature())

@@ -98,7 +98,7 @@ class VirtioDevice:
             How often the status was read.
         """
         await self.set("device_status", 0)
-        for count in range(polls):
+        for count in range(polls):    # noqa: B007
             if await self.status() == 0:
                 break
             await self.host.sleep(10)

@@ -23,7 +23,7 @@ from .net.pcap import PcapngWriter
 from .packages import check_kernel, find_busybox, find_kernel, find_qemu
 from .qemu import QemuProcess, device_option, machine_options
 from .summary import Summary
-from .vfio_user import VfioUserServer
+from .vfio_user import VfioUserServer, check_socket
 from .watch import ConsoleWatch
 
 __all__ = ["BootOptions", "ServeOptions", "boot", "serve", "make_simulation"]
@@ -296,6 +296,7 @@ def serve(options, *, simulation=None, say=lambda text: None, ready=None):
         raise SetupError(f"Socket must be a path of at most 107 bytes, not {options.socket!r}.")
     if not Path(options.socket).absolute().parent.is_dir():
         raise SetupError(f"The folder of {options.socket} does not exist; make it first.")
+    check_socket(options.socket)
     folder = Path(tempfile.mkdtemp(prefix="unvirt-serve-"))
     try:
         result = _serve(options, folder, simulation, say, ready)

@@ -21,7 +21,7 @@ from .function import PciFunction
 from .protocol import MAX_TRANSFER, Command, Connection, IrqFlag, ProtocolError, RequestError
 from .tracefile import AccessTrace
 
-__all__ = ["VfioUserServer"]
+__all__ = ["VfioUserServer", "check_socket"]
 
 EINVAL, EEXIST, ENOSYS = 22, 17, 38
 CONFIG_REGION, REGIONS, IRQ_KINDS = 7, 9, 5
@@ -34,12 +34,11 @@ BATCH = 64                              # requests taken before the clock runs a
 
 
 def _listen(path):
-    """Return a listening socket at ``path``; only a socket left over there is replaced."""
+    """Return a listening socket at ``path``; only a socket that nobody listens on any more is replaced."""
+    check_socket(path)
     listener = socket.socket(socket.AF_UNIX)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise SetupError(f"{path} exists and is no socket; choose another path.")
             os.unlink(path)
         listener.bind(path)
         listener.listen(1)
@@ -47,6 +46,16 @@ def _listen(path):
         listener.close()
         raise SetupError(f"The socket {path} cannot be made ({error.strerror or error}).") from error
     return listener
+
+
+def check_socket(path):
+    """Refuse a path that is taken, before anything is built for it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise SetupError(f"{path} exists and is no socket; choose another path.")
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(ConnectionRefusedError):
+            probe.connect(path)
+            raise SetupError(f"The socket {path} is in use by another program; choose another path.")
 
 
 class VfioUserServer:

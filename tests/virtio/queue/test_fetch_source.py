@@ -106,12 +106,11 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, pol
     memory = FakeMemory()
     drivers = {row: FakeQueue(memory, 0x10_0000 * (row + 1), size) for row in queues}
     expected = {row: [] for row in queues}
-    work = {row: [] for row in queues}
     got, pieces, used = [], [], {row: [] for row in queues}
     number = 0
     posted = PostedWrites(memory, rng, (1, 80))
     silenced = []
-    for row, driver in drivers.items():
+    for driver in drivers.values():
         driver.free = list(range(size))
     finished = []
 

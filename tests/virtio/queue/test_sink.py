@@ -158,7 +158,7 @@ def test_drain(width, stall, round_):
 
     async def driver(ctx):
         await ctx.tick().until(~dut.sweep.valid)
-        for start in range(2):
+        for _ in range(2):
             stop = rng.randrange(10, 400)
             for _ in range(stop):
                 await ctx.tick()

@@ -26,8 +26,8 @@ class RawAttachment(wiring.Component):
     """Receive checks, BAR decode, configuration space, order and credits.
 
     ``rx.ready`` may fall for some cycles but depends neither on ``tx`` nor on credits: host requests wait in queues as deep as the non-posted credits
-    advertised. One function; configuration requests to others are not supported. ``hot_reset``, or the link going down, resets configuration space and
-    forgets TLPs under way.
+    advertised. One function; configuration requests to others are not supported. ``hot_reset``, or the link going down, resets configuration space
+    and forgets TLPs under way.
 
     Members
     -------

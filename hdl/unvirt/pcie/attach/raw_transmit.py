@@ -2,8 +2,8 @@
 """Transmit side of the raw attachment: order, credits, one stream of TLPs."""
 
 from amaranth import *
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
 
 from ...stream.ring import wrap_sub
 from ..tlp import NonPostedHeader, PostedHeader, TlpBeat, TxCompletionHeader

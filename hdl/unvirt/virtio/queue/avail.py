@@ -37,9 +37,9 @@ class AvailController(wiring.Component):
     """Decides what to read next of a row's available ring [virtio 2.7.13].
 
     A doorbell makes the index be read once; as long as entries are known they are fetched line by line. When the driver
-    notifies although work is in progress, notifications are switched off (used flags = 1) and the index is polled, one read in flight, until it shows nothing
-    new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. An index more than the queue size ahead of the
-    position is a violation. Each event takes six cycles and what its requests wait.
+    notifies although work is in progress, notifications are switched off (used flags = 1) and the index is polled, one read in flight, until it
+    shows nothing new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. An index more than the queue size ahead
+    of the position is a violation. Each event takes six cycles and what its requests wait.
 
     Parameters
     ----------

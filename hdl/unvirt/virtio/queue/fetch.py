@@ -12,7 +12,7 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ...pcie.dma import ReadClientSignature, WriteBeat
+from ...pcie.dma import WriteBeat
 from ..contract import Notification, QueueConfigPort, row_width
 from .avail import AvailController
 from .chains import ChainStore

@@ -5,7 +5,7 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...pcie.dma import GRANULE_SIZE, LaneWriteSignature
+from ...pcie.dma import LaneWriteSignature
 
 __all__ = ["LaneMemory", "GranulePool", "GranuleChain"]
 

@@ -29,16 +29,17 @@ class _DecisionRow(data.Struct):
 class NotifyDecision(wiring.Component):
     """Reads the driver's suppression flags after each published index and raises the interrupt they allow.
 
-    The read is issued after the index write was accepted by the write engine and fenced behind it, so the flags are as the driver left them after seeing no newer
-    index [DER-RACE-02]. One read per row is in flight; an index published meanwhile makes the row dirty, and the flags are read once more when the answer has come.
-    Nothing is read when no interrupt could be sent: MSI-X on and no vector. A failed read is a violation.
+    The read is issued after the index write was accepted by the write engine and fenced behind it, so the flags are as the driver left them after
+    seeing no newer index [DER-RACE-02]. One read per row is in flight; an index published meanwhile makes the row dirty, and the flags are read
+    once more when the answer has come. Nothing is read when no interrupt could be sent: MSI-X on and no vector. A failed read is a violation.
 
-    **Latency**: two cycles from ``published`` to ``reads``, and from an answer to its interrupt. **Throughput**: two cycles an event, one more for an interrupt and for a read
-    that follows an answer. **Ordering**: decisions of a row follow each other; rows are independent. **Back-pressure**: one read waits in a register of its own
-    while answers are still taken: the reader's places come free by answers being taken, so waiting for one must not keep them from it.
+    **Latency**: two cycles from ``published`` to ``reads``, and from an answer to its interrupt. **Throughput**: two cycles an event, one more for
+    an interrupt and for a read that follows an answer. **Ordering**: decisions of a row follow each other; rows are independent.
+    **Back-pressure**: one read waits in a register of its own while answers are still taken: the reader's places come free by answers being taken,
+    so waiting for one must not keep them from it.
 
-    While ``drain`` nothing is started and answers have no effect; ``idle`` means that nothing is held here, the reader knows what is under way. ``sweep``
-    clears a row while everything is quiet.
+    While ``drain`` nothing is started and answers have no effect; ``idle`` means that nothing is held here, the reader knows what is under way.
+    ``sweep`` clears a row while everything is quiet.
 
     Parameters
     ----------

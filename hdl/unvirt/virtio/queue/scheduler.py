@@ -7,7 +7,7 @@
 
 from amaranth import *
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect
+from amaranth.lib.wiring import In, Out
 
 from ...stream.fifo import Queue
 from ...stream.flags import FlagTable

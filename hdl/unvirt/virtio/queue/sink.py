@@ -29,18 +29,20 @@ CHAINS_MOVING = 8
 class Sink(wiring.Component):
     """Puts packets into buffers.
 
-    The chains that hold a packet are all found before the first is used; if the store has too few of them right now, or without ``mergeable`` the first
-    is too small, the packet is dropped and none is used: an empty queue never holds another up. Every chain but the last is filled. A used element and the
-    chain's slot go once the write engine took the last byte of that chain; all but the last of a packet have ``more`` set.
+    The chains that hold a packet are all found before the first is used; if the store has too few of them right now, or without ``mergeable`` the
+    first is too small, the packet is dropped and none is used: an empty queue never holds another up. Every chain but the last is filled. A used
+    element and the chain's slot go once the write engine took the last byte of that chain; all but the last of a packet have ``more`` set.
 
-    **Latency**: five cycles from packet to its first beat (six if the packet before went to another row), one from a chain's last beat to its used element.
-    **Throughput**: a packet of one chain of one segment takes as many cycles as it has beats, or two and a half if these are fewer: while one packet is
-    moved the next is looked at. A packet of n > 1 chains takes 4 n cycles or its beats; a segment that does not begin at a word boundary of the memory costs a
-    cycle more, a chain of several segments one. **Ordering**: packets in their order, chains in that of their ring. **Back-pressure**: everything waits for
-    ``writes``, ``used`` and ``release``; packets then pile up in the personality's memory. **Reset** forgets everything but the rows, which a sweep clears.
+    **Latency**: five cycles from packet to its first beat (six if the packet before went to another row), one from a chain's last beat to its used
+    element.
+    **Throughput**: a packet of one chain of one segment takes as many cycles as it has beats, or two and a half if these are fewer: while one
+    packet is moved the next is looked at. A packet of n > 1 chains takes 4 n cycles or its beats; a segment that does not begin at a word boundary
+    of the memory costs a cycle more, a chain of several segments one. **Ordering**: packets in their order, chains in that of their ring.
+    **Back-pressure**: everything waits for ``writes``, ``used`` and ``release``; packets then pile up in the personality's memory. **Reset**
+    forgets everything but the rows, which a sweep clears.
 
-    While ``drain`` packets that were given their chains are still written, others are let go silently, and every chain in the store of every sink row is given
-    back. ``idle`` rises when all this has an end. ``sweep`` clears a row while everything is quiet.
+    While ``drain`` packets that were given their chains are still written, others are let go silently, and every chain in the store of every sink
+    row is given back. ``idle`` rises when all this has an end. ``sweep`` clears a row while everything is quiet.
 
     Parameters
     ----------

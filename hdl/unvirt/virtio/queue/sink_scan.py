@@ -52,8 +52,9 @@ class SinkScan(wiring.Component):
     without ``mergeable`` the first is too small, the packet is a ``drop`` and none is used.
 
     **Latency**: two cycles from packet to chain, with n chains 2 n + 1 to the first. **Throughput**: a packet of one chain in two cycles,
-    of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost. **Drain**: the scan under way is ended as if nothing had happened; what it
-    found is used. Then, once ``behind_empty``, packets are let go and every chain in the store of every sink row is offered at ``loose``.
+    of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost.
+    **Drain**: the scan under way is ended as if nothing had happened; what it found is used. Then, once ``behind_empty``, packets are let go and
+    every chain in the store of every sink row is offered at ``loose``.
 
     Members
     -------

@@ -10,7 +10,7 @@ See :mod:`unvirt.virtio.queue.retire` for the second half.
 """
 
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, ReadPiece

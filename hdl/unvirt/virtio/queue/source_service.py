@@ -19,7 +19,7 @@ from .lanes import GranuleChain, GranulePool, LaneMemory
 from .retire import FetchTracker, SourcePacket, SourceRetire
 from .rows import Sweep
 from .scheduler import Scheduler
-from .source import PacketInfo, SourceIssue, SourceRow
+from .source import PacketInfo, SourceIssue
 
 __all__ = ["SourceService"]
 

@@ -27,13 +27,15 @@ class Published(data.StructLayout):
 class UsedWriter(wiring.Component):
     """Writes used elements and indices.
 
-    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of another row. Then
-    the next input with elements has its turn. An element with ``more`` set is not published before its successors: the index waits for the end of the group, even over
-    several writes [NET-RX-04]. A group that is not complete is not begun, so that it holds up no other input, unless it fills its queue.
+    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of
+    another row. Then the next input with elements has its turn. An element with ``more`` set is not published before its successors: the index
+    waits for the end of the group, even over several writes [NET-RX-04]. A group that is not complete is not begun, so that it holds up no other
+    input, unless it fills its queue.
 
-    **Latency**: four cycles from an element to the first beat of its write, one more if it was another input's turn. **Throughput**: a burst takes a cycle for each
-    element (two with 32 bits), its beats, and five; the index is one of these. **Ordering**: elements, then index, then ``published``, each after the one before
-    was accepted by the write engine, which keeps their order on the link. **Back-pressure**: each input takes 32 elements, then waits.
+    **Latency**: four cycles from an element to the first beat of its write, one more if it was another input's turn. **Throughput**: a burst takes
+    a cycle for each element (two with 32 bits), its beats, and five; the index is one of these. **Ordering**: elements, then index, then
+    ``published``, each after the one before was accepted by the write engine, which keeps their order on the link. **Back-pressure**: each input
+    takes 32 elements, then waits.
 
     With ``discard`` elements vanish; a write that began is completed, its index too if it ends a group. ``sweep`` clears the index of a row
     while everything is quiet.

@@ -8,7 +8,7 @@
 
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
@@ -37,7 +37,8 @@ class Walker(wiring.Component):
     wait for an earlier one of their queue can never hold what that one needs.
 
     Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors, INDIRECT inside a table, with NEXT, not
-    negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20 - 1.
+    negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20
+    - 1.
 
     Members
     -------
