@@ -58,5 +58,5 @@ lint: venv ## check the Python sources
 docs: venv ## check that every link of the documents leads somewhere
 	$(PYTHON) -m pytest -q tests/docs
 
-clean: ## remove what was built here (not $(VENV), not ~/.cache/unvirt)
+clean: ## remove what was built here (not the Python packages, not what is cached at home)
 	rm -rf build
