@@ -154,7 +154,7 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, pol
                     ctx.set(bench.fetch.notifications.valid, 1)
                     await ctx.tick().until(bench.fetch.notifications.ready)
                     ctx.set(bench.fetch.notifications.valid, 0)
-            await ctx.tick().repeat(rng.randrange(1, 40))
+            await ctx.tick().repeat(rng.randrange(1, 24 if polite else 40))
             for row in queues:
                 while used[row]:
                     head = used[row].pop(0)
@@ -249,10 +249,10 @@ def test_no_buffer_is_missed_when_notifications_come_back():
     Covers: DER-RACE-01, SPLIT-ASUP-01, SPLIT-ASUP-02
     """
     quiet = 0
-    for seed in range(6):
+    for seed in range(3):
         rng = seeded(f"polite {seed}")
         config = DeviceConfig(data_width=64, rows=4, queue_pairs=2)
-        got, expected, silenced = run(config, rng, queues=(1, 3), count=40,
+        got, expected, silenced = run(config, rng, queues=(1, 3), count=100,
                                       shapes=SHAPES["single"], latency=(5, 120), polite=True)
         assert sorted(got) == sorted(frame for frames in expected.values() for frame in frames)
         quiet += len(silenced)

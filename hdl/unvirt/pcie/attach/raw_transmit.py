@@ -9,6 +9,7 @@ from ...stream.ring import wrap_sub
 from ..tlp import NonPostedHeader, PostedHeader, TlpBeat, TxCompletionHeader
 from ..wire import (CommonDw, CompleterDw, CompletionDw, CreditLimits, Fmt, MessageCode,
                     MessageDw, RawBeat, RequestDw, TlpType, swap_bytes)
+from .header_ahead import HeaderAhead
 from .order_gate import OrderGate
 
 __all__ = ["RawTransmit"]
@@ -21,7 +22,8 @@ class RawTransmit(wiring.Component):
 
     A TLP is begun when the link partner has credits for it and, for reads and completions, when the posted write it must not pass has gone; then it
     is sent whole. Posted writes and messages go before completions and those before reads when several may go, except that each kind has its turn
-    after the others have gone four times. One cycle between TLPs, one beat per cycle within. Headers below 4 GiB have three DWs.
+    after the others have gone four times. One beat per cycle, and no gap between TLPs but after a completion that
+    follows a completion. A posted write waits one cycle in registers, so that its header is seen while the one before is being sent. Headers below 4 GiB have three DWs.
 
     Members
     -------
@@ -32,6 +34,8 @@ class RawTransmit(wiring.Component):
     intx : ``In(1)``
         Level to tell the root complex by messages.
     requester_id : ``In(16)``, credits : ``In(CreditLimits)``, clear : ``In(1)``
+    posted_begun : ``Out(8)``
+        Number of the last posted write taken from ``posted``, in part or whole.
     posted_done : ``Out(8)``
         Number of the last posted write wholly sent.
     nonposted_done : ``Out(1)``
@@ -51,6 +55,7 @@ class RawTransmit(wiring.Component):
             "requester_id": In(16),
             "credits": In(CreditLimits),
             "clear": In(1),
+            "posted_begun": Out(8),
             "posted_done": Out(8),
             "nonposted_done": Out(1),
             "tx": Out(stream.Signature(RawBeat(data_width))),
@@ -60,8 +65,14 @@ class RawTransmit(wiring.Component):
         m = Module()
         width = self._data_width
         lanes = width // 32
-        sources = (self.posted, self.nonposted, self.completions, self.own_completions)
-        headers = [source.payload.header for source in sources]
+        m.submodules.ahead = ahead = HeaderAhead(PostedHeader, width)
+        connect(m, flipped(self.posted), ahead.i)
+        with m.If(self.posted.valid & self.posted.ready & self.posted.payload.first):
+            m.d.sync += self.posted_begun.eq(self.posted_begun + 1)
+        # Where the data of each kind comes from.
+        sources = (ahead.data, self.nonposted, self.completions, self.own_completions)
+        words = [ahead.data.payload, *(source.payload.data for source in sources[1:])]
+        headers = [ahead.headers.payload, *(source.payload.header for source in sources[1:])]
 
         gates = []
         for name, number in (("nonposted", _NONPOSTED), ("completion", _COMPLETION),
@@ -80,11 +91,13 @@ class RawTransmit(wiring.Component):
         allowed = self._elaborate_credits(m, headers, taken, pick)
 
         can = Signal(5)
+        sending, kind = Signal(), Signal(range(5))
         m.d.comb += can.eq(Cat(
-            self.posted.valid & allowed[0],
+            ahead.headers.valid & allowed[0],
             gates[0].open & allowed[1],
-            gates[1].open & allowed[2],
-            gates[2].open & allowed[3],
+            # While the data of a completion is sent, its source still shows it.
+            gates[1].open & allowed[2] & ~(sending & (kind == _COMPLETION)),
+            gates[2].open & allowed[3] & ~(sending & (kind == _OWN_COMPLETION)),
             message & allowed[4]))
 
         # The kind that waited longest goes first among those that may.
@@ -104,7 +117,6 @@ class RawTransmit(wiring.Component):
         end = headers[_COMPLETION]
         final = (end.length == 0) | (end.byte_count <= (end.length << 2) - end.lower_address[:2])
         ends_request = Signal()
-        kind = Signal(range(5))
         carry = Signal(max(width, 128))
         carried = Signal(3)                    # DWs in the carry
         left = Signal(12)                      # DWs of the TLP not sent yet
@@ -114,57 +126,57 @@ class RawTransmit(wiring.Component):
         with m.Switch(kind):
             for number, source in enumerate(sources):
                 with m.Case(number):
-                    m.d.comb += [current.eq(source.payload.data), current_valid.eq(source.valid)]
+                    m.d.comb += [current.eq(words[number]), current_valid.eq(source.valid)]
         out = self.tx.payload
         m.d.comb += [
             out.first.eq(first),
             out.last.eq(left <= lanes),
             out.empty.eq(Mux(left < lanes, (lanes - left)[:len(out.empty)], 0)),
         ]
-        posted_number = self.posted_done
         payload_left = Signal(11)              # payload DWs not taken from the source yet
 
-        with m.FSM(name="raw_transmit"):
-            with m.State("IDLE"):
-                m.d.sync += [
-                    ends_request.eq(((pick == _COMPLETION) & final) | (pick == _OWN_COMPLETION)),
-                    kind.eq(pick), first.eq(1), carry.eq(Cat(swap_bytes(dw) for dw in dws)),
-                    carried.eq(size), left.eq(size + payload), payload_left.eq(payload),
-                ]
-                with m.If(can.any()):
-                    m.d.comb += taken.eq(1)
-                    m.d.sync += last.eq(pick)
-                    with m.If(pick == _MESSAGE):
-                        m.d.sync += told.eq(self.intx)
-                    m.next = "SEND"
-            with m.State("SEND"):
-                # Header DWs first, then payload behind what the carry still holds.
-                needs_data = (carried < lanes) & (payload_left != 0)
-                m.d.comb += self.tx.valid.eq(~needs_data | current_valid)
+        # Header DWs first, then payload behind what the carry still holds.
+        needs_data = (carried < lanes) & (payload_left != 0)
+        sent = Signal()
+        m.d.comb += [
+            self.tx.valid.eq(sending & (~needs_data | current_valid)),
+            sent.eq(self.tx.valid & self.tx.ready),
+        ]
+        for value in range(5):
+            with m.If(carried == value):
+                if value >= lanes:
+                    m.d.comb += out.data.eq(carry[:width])
+                else:
+                    m.d.comb += out.data.eq(Cat(carry[:32 * value], current[:width - 32 * value]))
+        with m.If(sent):
+            m.d.sync += [first.eq(0), left.eq(left - lanes)]
+            with m.If(needs_data):
+                m.d.comb += self._take(m, sources, kind)
+                m.d.sync += payload_left.eq(Mux(payload_left > lanes, payload_left - lanes, 0))
                 for value in range(5):
                     with m.If(carried == value):
-                        if value >= lanes:
-                            m.d.comb += out.data.eq(carry[:width])
-                        else:
-                            m.d.comb += out.data.eq(Cat(carry[:32 * value],
-                                                        current[:width - 32 * value]))
-                with m.If(self.tx.ready & self.tx.valid):
-                    m.d.sync += [first.eq(0), left.eq(left - lanes)]
-                    with m.If(needs_data):
-                        m.d.comb += self._take(m, sources, kind)
-                        m.d.sync += payload_left.eq(Mux(payload_left > lanes,
-                                                        payload_left - lanes, 0))
-                        for value in range(5):
-                            with m.If(carried == value):
-                                if 0 < value < lanes:
-                                    m.d.sync += carry.eq(current[width - 32 * value:])
-                    with m.Elif(carried >= lanes):
-                        m.d.sync += [carry.eq(carry >> width), carried.eq(carried - lanes)]
-                    with m.If(out.last):
-                        m.next = "IDLE"
-                        with m.If(kind == _POSTED):
-                            m.d.sync += posted_number.eq(posted_number + 1)
-                        m.d.comb += self.nonposted_done.eq(ends_request)
+                        if 0 < value < lanes:
+                            m.d.sync += carry.eq(current[width - 32 * value:])
+            with m.Elif(carried >= lanes):
+                m.d.sync += [carry.eq(carry >> width), carried.eq(carried - lanes)]
+            with m.If(out.last):
+                m.d.sync += sending.eq(0)
+                with m.If(kind == _POSTED):
+                    m.d.sync += self.posted_done.eq(self.posted_done + 1)
+                m.d.comb += self.nonposted_done.eq(ends_request)
+
+        # The next TLP is loaded as the last beat of the one before leaves.
+        m.d.comb += taken.eq(can.any() & (~sending | (sent & out.last)))
+        with m.If(taken):
+            m.d.sync += [
+                sending.eq(1), last.eq(pick),
+                ends_request.eq(((pick == _COMPLETION) & final) | (pick == _OWN_COMPLETION)),
+                kind.eq(pick), first.eq(1), carry.eq(Cat(swap_bytes(dw) for dw in dws)),
+                carried.eq(size), left.eq(size + payload), payload_left.eq(payload),
+            ]
+            with m.If(pick == _MESSAGE):
+                m.d.sync += told.eq(self.intx)
+        m.d.comb += ahead.headers.ready.eq(taken & (pick == _POSTED))
 
         # TLPs without data leave their source as they begin.
         with m.If(taken):

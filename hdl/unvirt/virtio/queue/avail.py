@@ -13,11 +13,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
-from ...stream.flags import FlagTable
 from ...stream.ring import wrap_sub
 from ..contract import QueueConfigPort, row_width
 from .meta import LineRead, SmallAnswer, SmallRead
-from .rows import RowMemory, Sweep
+from .rows import RowFlags, RowMemory, Sweep
 
 __all__ = ["AvailController"]
 
@@ -100,7 +99,7 @@ class AvailController(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
-        m.submodules.notified = notified = FlagTable(self._rows, 1)
+        m.submodules.notified = notified = RowFlags(rows=self._rows)
         connect(m, flipped(self.sweep), state.sweep)
 
         row = Signal(row_width(self._rows))
@@ -116,8 +115,8 @@ class AvailController(wiring.Component):
             self.retired_row.eq(next_row),
             next_row.eq(row),
             notified.set_valid.eq(self.notified_valid),
-            notified.set_index.eq(self.notified_row),
-            notified.test_index[0].eq(row),
+            notified.set_row.eq(self.notified_row),
+            notified.test_row.eq(row),
             state.write_row.eq(row),
             state.write_value.eq(now),
         ]
@@ -165,9 +164,7 @@ class AvailController(wiring.Component):
                     config.eq(self.config.config),
                     held.eq(wrap_sub(found.fetched, self.retired)),
                 ]
-                with m.If(notified.test_value[0]):
-                    m.d.comb += [notified.clear_valid.eq(1), notified.clear_index.eq(row)]
-                    m.d.sync += now.stale.eq(1)
+                # Whether a doorbell came is looked up in this cycle.
                 with m.If(is_answer):
                     m.d.sync += now.index_pending.eq(0)
                 with m.If(is_finished):
@@ -175,10 +172,13 @@ class AvailController(wiring.Component):
                 m.next = "JUDGE"
 
             with m.State("JUDGE"):
+                stale = now.stale | notified.test_value
+                m.d.comb += notified.clear.eq(notified.test_value)
+                m.d.sync += now.stale.eq(stale)
                 m.next = "PLAN"
                 with m.If(is_answer & ~self.drain):
                     fresh = wrap_sub(answer.value, now.fetched)
-                    busy = now.stale | (now.known != now.fetched)
+                    busy = stale | (now.known != now.fetched)
                     with m.If(answer.error | (fresh > config.size)):
                         # [virtio 2.7.13.3] the index never runs ahead of the ring [SPLIT-AVAIL-05].
                         m.d.comb += self.violation.eq(1)

@@ -200,7 +200,7 @@ class SourceRetire(wiring.Component):
             chains.order_row.eq(row),
             chains.order_position.eq(position),
             chains.chain_slot.eq(chains.slot),
-            chains.walked_slot.eq(slot),
+            chains.walked_slot.eq(chains.slot),
             self.info_slot.eq(chains.slot),
             self.tracker_slot.eq(slot),
             state.write_row.eq(row),
@@ -234,12 +234,13 @@ class SourceRetire(wiring.Component):
                 with m.If(found.position == self.issued.position):
                     m.next = "IDLE"
             with m.State("SLOT"):
-                m.d.sync += slot.eq(chains.slot)
+                # The record is looked up in this cycle, so this is the time at which it is good or not.
+                m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
                 m.next = "TEST"
             with m.State("TEST"):
                 m.d.sync += [
                     chain.eq(chains.chain), head.eq(chains.head), info.eq(self.info),
-                    walked.eq(chains.walked), discard.eq(self.drain | self.tracker_failed),
+                    discard.eq(self.drain | self.tracker_failed),
                     sent.eq(self.info.drop),
                     # An unused chain of a stopped function: only its memory goes back.
                     given.eq(self.drain | (~self.info.drop & self.tracker_failed)),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 
-__all__ = ["RowMemory", "Sweep"]
+__all__ = ["RowFlags", "RowMemory", "Sweep"]
 
 
 class Sweep(wiring.Signature):
@@ -76,4 +76,87 @@ class RowMemory(wiring.Component):
                 read.addr.eq(row),
                 Value.cast(value).eq(read.data),
             ]
+        return m
+
+
+class RowFlags(wiring.Component):
+    """One bit per row with two independent writers, in block RAM.
+
+    As :class:`~unvirt.stream.flags.FlagTable`, a flag is set while its bits in two memories differ, and each memory has one writer; but every look-up is
+    synchronous, so that 512 flags cost no logic. Both sides take one row per cycle. Setting is complete in the cycle after it was asked for: a look-up
+    presented then, or later, sees it; so do clearing and setting of one row never get in each other's way:
+
+    * a flag that is looked up in the cycle in which it is being set reads as it was before;
+    * setting a flag that is set changes nothing, also in the cycle in which it is looked up in order to be cleared: whoever clears a flag
+      must look at what it announces only afterwards.
+
+    After reset a sweep of ``rows`` cycles clears all; until ``ready`` nothing may be set.
+
+    Parameters
+    ----------
+    rows : int
+
+    Members
+    -------
+    set_valid, set_row : ``In``
+        Set a flag.
+    set_new : ``Out(1)``
+        The flag that was to be set in the cycle before was clear.
+    test_row : ``In``
+        Row to look up.
+    test_value : ``Out(1)``
+        Its flag, one cycle later.
+    clear : ``In(1)``
+        Clear the flag that ``test_value`` shows.
+    ready : ``Out(1)``
+        The sweep after reset is over.
+    """
+
+    def __init__(self, *, rows):
+        self._rows = rows
+        row = row_width(rows)
+        super().__init__({
+            "set_valid": In(1),
+            "set_row": In(row),
+            "set_new": Out(1),
+            "test_row": In(row),
+            "test_value": Out(1),
+            "clear": In(1),
+            "ready": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = max(self._rows, 2)
+        swept = Signal(range(depth))
+        with m.If(~self.ready):
+            m.d.sync += [swept.eq(swept + 1), self.ready.eq(swept == depth - 1)]
+
+        def side(name):
+            """Make one of the memories; return its write port and a transparent read port for either side."""
+            m.submodules[name] = cells = memory.Memory(shape=1, depth=depth, init=[], attrs={"ram_style": "block"})
+            write = cells.write_port()
+            return write, cells.read_port(transparent_for=(write,)), cells.read_port(transparent_for=(write,))
+
+        set_write, set_mine, set_other = side("set_bits")
+        clear_write, clear_other, clear_mine = side("clear_bits")
+        setting = Signal()
+        set_row, test_row = Signal.like(self.set_row), Signal.like(self.test_row)
+        m.d.sync += [setting.eq(self.set_valid), set_row.eq(self.set_row), test_row.eq(self.test_row)]
+        m.d.comb += [
+            # The setting side sees both bits of its row, and flips its own if they are equal.
+            set_mine.addr.eq(self.set_row),
+            clear_other.addr.eq(self.set_row),
+            self.set_new.eq(setting & (set_mine.data == clear_other.data)),
+            set_write.addr.eq(Mux(self.ready, set_row, swept)),
+            set_write.data.eq(self.ready & ~clear_other.data),
+            set_write.en.eq(self.set_new | ~self.ready),
+            # The clearing side makes its own bit equal.
+            set_other.addr.eq(self.test_row),
+            clear_mine.addr.eq(self.test_row),
+            self.test_value.eq(self.ready & (set_other.data != clear_mine.data)),
+            clear_write.addr.eq(Mux(self.ready, test_row, swept)),
+            clear_write.data.eq(self.ready & set_other.data),
+            clear_write.en.eq(self.clear | ~self.ready),
+        ]
         return m

@@ -9,9 +9,9 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...stream.fifo import Queue
-from ...stream.flags import FlagTable
+from ...stream.fifo import MemoryQueue, Queue
 from ..contract import row_width
+from .rows import RowFlags
 
 __all__ = ["Scheduler"]
 
@@ -23,7 +23,7 @@ class Scheduler(wiring.Component):
     never doubled, and the FIFO, as deep as the rows, never overflows. A kick in the very cycle of the row's visit is merged with that visit:
     whoever serves the visit looks at the state only afterwards.
 
-    Latency kick to visit: two cycles; one visit and one kick per cycle. Input 0 of ``kicks`` never waits
+    Latency kick to visit: two cycles, with more than 16 rows three; one visit and one kick per cycle. Input 0 of ``kicks`` never waits
     once ``ready`` is high; the others wait while a lower-numbered one is kicking. Rows kicked during the
     sweep after reset are not accepted.
 
@@ -57,8 +57,9 @@ class Scheduler(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queued = queued = FlagTable(self._rows, 1)
-        m.submodules.fifo = fifo = Queue(row_width(self._rows), self._rows)
+        m.submodules.queued = queued = RowFlags(rows=self._rows)
+        kind = Queue if self._rows <= 16 else MemoryQueue
+        m.submodules.fifo = fifo = kind(row_width(self._rows), self._rows)
 
         row = Signal(row_width(self._rows))
         kicked = Signal()
@@ -70,17 +71,16 @@ class Scheduler(wiring.Component):
             taken = taken | kick.valid
         m.d.comb += kicked.eq(taken & queued.ready)
 
-        new = kicked & ~queued.test_value[0]
+        visited = Signal()
+        m.d.sync += [fifo.i.payload.eq(row), visited.eq(fifo.o.valid & self.visits.ready)]
         m.d.comb += [
-            queued.test_index[0].eq(row),
-            queued.set_index.eq(row),
-            queued.set_valid.eq(new),
-            fifo.i.payload.eq(row),
-            fifo.i.valid.eq(new),
+            queued.set_valid.eq(kicked),
+            queued.set_row.eq(row),
+            fifo.i.valid.eq(queued.set_new),
             self.visits.payload.eq(fifo.o.payload),
             self.visits.valid.eq(fifo.o.valid),
             fifo.o.ready.eq(self.visits.ready),
-            queued.clear_index.eq(fifo.o.payload),
-            queued.clear_valid.eq(fifo.o.valid & self.visits.ready),
+            queued.test_row.eq(fifo.o.payload),
+            queued.clear.eq(visited),
         ]
         return m
