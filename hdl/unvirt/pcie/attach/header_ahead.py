@@ -14,8 +14,8 @@ __all__ = ["HeaderAhead"]
 class HeaderAhead(wiring.Component):
     """Splits a stream of TLPs that all have data into headers and data, the next header ahead of its data.
 
-    Latency one cycle, one beat per cycle, no bubble between TLPs. The ``ready`` of ``i`` depends on that of ``headers`` combinationally, not on that of
-    ``data``. Reset empties both.
+    Latency one cycle, one beat per cycle, no bubble between TLPs. The ``ready`` of ``i`` depends on that of ``headers`` combinationally,
+    not on that of ``data``. Reset empties both.
 
     Members
     -------

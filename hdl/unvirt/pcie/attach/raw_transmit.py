@@ -3,7 +3,7 @@
 
 from amaranth import *
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...stream.ring import wrap_sub
 from ..tlp import NonPostedHeader, PostedHeader, TlpBeat, TxCompletionHeader
@@ -23,7 +23,8 @@ class RawTransmit(wiring.Component):
     A TLP is begun when the link partner has credits for it and, for reads and completions, when the posted write it must not pass has gone; then it
     is sent whole. Posted writes and messages go before completions and those before reads when several may go, except that each kind has its turn
     after the others have gone four times. One beat per cycle, and no gap between TLPs but after a completion that
-    follows a completion. A posted write waits one cycle in registers, so that its header is seen while the one before is being sent. Headers below 4 GiB have three DWs.
+    follows a completion. A posted write waits one cycle in registers, so that its header is seen while the one before is being sent.
+    Headers below 4 GiB have three DWs.
 
     Members
     -------

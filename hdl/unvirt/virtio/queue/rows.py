@@ -82,9 +82,9 @@ class RowMemory(wiring.Component):
 class RowFlags(wiring.Component):
     """One bit per row with two independent writers, in block RAM.
 
-    As :class:`~unvirt.stream.flags.FlagTable`, a flag is set while its bits in two memories differ, and each memory has one writer; but every look-up is
-    synchronous, so that 512 flags cost no logic. Both sides take one row per cycle. Setting is complete in the cycle after it was asked for: a look-up
-    presented then, or later, sees it; so do clearing and setting of one row never get in each other's way:
+    As in :class:`~unvirt.stream.flags.FlagTable`, a flag is set while its bits in two memories differ, and each memory has one writer; but
+    every look-up is synchronous, so that 512 flags cost no logic. Both sides take one row per cycle. Setting is complete in the cycle after
+    it was asked for: a look-up presented then, or later, sees it. Clearing and setting of one row do not get in each other's way:
 
     * a flag that is looked up in the cycle in which it is being set reads as it was before;
     * setting a flag that is set changes nothing, also in the cycle in which it is looked up in order to be cleared: whoever clears a flag
