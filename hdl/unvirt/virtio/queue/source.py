@@ -275,7 +275,7 @@ class SourceIssue(wiring.Component):
                 # Take the granules up to the last byte of the piece first, following the free list, whose links
                 # are the packet's links. So all is known when the piece goes: its answer may come at once.
                 end = Signal(10)
-                m.d.comb += [end.eq(offset + length - 1), state.write_valid.eq(1)]
+                m.d.comb += end.eq(offset + length - 1)
                 with m.If(offset == GRANULE_SIZE):
                     m.d.comb += self.pool_take.eq(1)
                     m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), offset.eq(0)]
@@ -287,6 +287,8 @@ class SourceIssue(wiring.Component):
                         self.pieces.valid.eq(1),
                         self.count_valid.eq(self.pieces.ready),
                         self.info_valid.eq(self.pieces.ready & last_piece),
+                        # Not before: until then the slot shows what became of the packet that had it last.
+                        state.write_valid.eq(self.info_valid),
                     ]
                     with m.If(self.pieces.ready):
                         m.d.sync += [
