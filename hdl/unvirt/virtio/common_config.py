@@ -248,10 +248,11 @@ class CommonConfig(wiring.Component):
                     with m.If(written == 0):
                         m.d.sync += resetting.eq(1)
                     with m.Elif(((status & _DRIVER_BITS & ~written) == 0) & ~resetting):
-                        m.d.sync += status.eq(
-                            status | (written & _DRIVER_BITS & ~(
-                                Mux(legal | frozen, 0, 1 << Status.FEATURES_OK)
-                                | Mux(frozen, 0, 1 << Status.DRIVER_OK))))
+                        # A signal of its own: the complement must be as wide as the status.
+                        refused = Signal(8)
+                        m.d.comb += [refused[Status.FEATURES_OK].eq(~legal & ~frozen),
+                                     refused[Status.DRIVER_OK].eq(~frozen)]
+                        m.d.sync += status.eq(status | (written & _DRIVER_BITS & ~refused))
                 with m.If(high_half):
                     m.d.sync += queue_select.eq(value[16:])
             with m.Default():
