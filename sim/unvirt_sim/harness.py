@@ -124,6 +124,8 @@ _SIGNATURES = {
     "unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32]),
     "unvirt_access": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int,
                              ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
+    "unvirt_inject": (None, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32, ctypes.c_int]),
+    "unvirt_completion": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32]),
     "unvirt_answer": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(_Answer)]),
     "unvirt_message": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(_Message)]),
     "unvirt_map": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p,
@@ -133,7 +135,7 @@ _SIGNATURES = {
     "unvirt_copy": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64,
                                    ctypes.c_char_p, ctypes.c_int]),
     "unvirt_guard": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64)]),
-    "unvirt_send": (None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32]),
+    "unvirt_send": (None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_int]),
     "unvirt_frames_waiting": (ctypes.c_uint32, [ctypes.c_void_p]),
     "unvirt_last_sent": (ctypes.c_uint64, [ctypes.c_void_p]),
     "unvirt_interframe": (None, [ctypes.c_void_p, ctypes.c_uint32]),
@@ -351,6 +353,19 @@ class Simulation:
                          int.from_bytes(data[done:done + part], "little"))
             done += part
 
+    # --- TLPs as they stand ---
+
+    def inject(self, dws, *, nonposted=False):
+        """Queue a TLP given as DWs, first byte on the wire lowest; see :meth:`take_completions`."""
+        self._library.unvirt_inject(self._sim, (ctypes.c_uint32 * len(dws))(*dws), len(dws), nonposted)
+
+    def take_completions(self):
+        """Return the completions of injected non-posted requests, each a list of DWs."""
+        out, dws = [], (ctypes.c_uint32 * 1100)()
+        while (size := self._library.unvirt_completion(self._sim, dws, len(dws))) >= 0:
+            out.append(dws[:size])
+        return out
+
     # --- memory the device may access ---
 
     def map_memory(self, address, size, *, buffer=None, readable=True, writable=True):
@@ -405,9 +420,9 @@ class Simulation:
 
     # --- Ethernet ---
 
-    def send_frame(self, frame):
-        """Queue a frame for the device to receive."""
-        self._library.unvirt_send(self._sim, bytes(frame), len(frame))
+    def send_frame(self, frame, *, bad=False):
+        """Queue a frame for the device to receive; ``bad``: its last beat is marked as an error."""
+        self._library.unvirt_send(self._sim, bytes(frame), len(frame), bad)
 
     @property
     def frames_waiting(self):

@@ -121,15 +121,15 @@ struct Sim {
         mac_ready = !mac.stalled && !host.chance(par.mac_tx_stall, 1024);
         dut.mac_tx_tready = mac_ready;
         uint8_t data[kLanes], keep[(kLanes + 7) / 8];
-        bool last = false;
-        bool arriving = mac.receive<kLanes>(host, data, keep, &last);
+        bool last = false, bad = false;
+        bool arriving = mac.receive<kLanes>(host, data, keep, &last, &bad);
         dut.mac_rx_tvalid = arriving;
         if (arriving) {
             std::memcpy(&dut.mac_rx_tdata, data, kLanes);
             std::memset(&dut.mac_rx_tkeep, 0, sizeof dut.mac_rx_tkeep);
             std::memcpy(&dut.mac_rx_tkeep, keep, sizeof keep);
             dut.mac_rx_tlast = last;
-            dut.mac_rx_tuser = 0;
+            dut.mac_rx_tuser = bad;
         }
         dut.clk = 0;
         dut.eval();
@@ -237,6 +237,17 @@ void unvirt_access(Sim* sim, uint64_t id, int config, int write, uint64_t addres
                    uint64_t value, uint32_t function) {
     sim->host.access(id, config, write, address, size, value, function);
 }
+void unvirt_inject(Sim* sim, const uint32_t* dws, uint32_t count, int nonposted) {
+    sim->host.inject(Dws(dws, dws + count), nonposted);
+}
+int unvirt_completion(Sim* sim, uint32_t* dws, uint32_t room) {
+    if (sim->host.completions.empty()) return -1;
+    Dws& front = sim->host.completions.front();
+    uint32_t size = std::min<size_t>(room, front.size());
+    std::memcpy(dws, front.data(), 4 * size);
+    sim->host.completions.pop_front();
+    return int(size);
+}
 int unvirt_answer(Sim* sim, Answer* out) {
     if (sim->host.answers.empty()) return 0;
     *out = sim->host.answers.front();
@@ -262,8 +273,8 @@ int unvirt_copy(Sim* sim, uint64_t address, uint64_t size, uint8_t* data, int wr
     return 1;
 }
 int unvirt_guard(Sim* sim, uint64_t* where) { return sim->host.memory.guard_broken(where); }
-void unvirt_send(Sim* sim, const uint8_t* data, uint32_t size) {
-    sim->mac.to_device.emplace_back(data, data + size);
+void unvirt_send(Sim* sim, const uint8_t* data, uint32_t size, int bad) {
+    sim->mac.to_device.push_back({{data, data + size}, bad != 0});
 }
 uint32_t unvirt_frames_waiting(Sim* sim) { return sim->mac.to_device.size(); }
 uint64_t unvirt_last_sent(Sim* sim) { return sim->mac.last_sent; }

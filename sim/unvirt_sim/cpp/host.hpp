@@ -72,8 +72,14 @@ public:
     // --- what the host does ---
     void access(uint64_t id, bool config, bool write, uint64_t address, unsigned size,
                 uint64_t value, unsigned function) {
-        outgoing_.push_back({id, config, write, address, size, value, function});
+        outgoing_.push_back({id, config, write, address, size, value, function, {}});
     }
+    // A TLP as it stands; completions of a non-posted one are kept whole in `completions`.
+    void inject(Dws dws, bool nonposted) {
+        if (nonposted) injected_.insert(parse(dws).tag);
+        outgoing_.push_back({0, false, !nonposted, 0, 0, 0, 0, std::move(dws)});
+    }
+    std::deque<Dws> completions;
     bool idle() const { return outgoing_.empty() && pending_.empty() && down_.empty(); }
 
     // --- the link, device to host ---
@@ -98,7 +104,10 @@ public:
         switch (tlp.kind) {
             case kMemoryWrite: write_arrives(tlp, now); note_up(1, bytes); break;
             case kMemoryRead: read_arrives(tlp, now); note_up(0, bytes); break;
-            case kCompletion: completion_arrives(tlp, now); note_up(2, bytes); break;
+            case kCompletion:
+                if (injected_.count(tlp.tag)) completions.push_back(dws); else completion_arrives(tlp, now);
+                note_up(2, bytes);
+                break;
             case kMessage: note_up(3, bytes); message_arrives(tlp, now); break;
             default: complain("a TLP of unknown kind %llx", swap(dws[0]));
         }
@@ -165,7 +174,7 @@ public:
     bool chance(uint32_t part, uint32_t of) { return part && random_() % of < part; }
 
 private:
-    struct Outgoing { uint64_t id; bool config, write; uint64_t address; unsigned size; uint64_t value; unsigned function; };
+    struct Outgoing { uint64_t id; bool config, write; uint64_t address; unsigned size; uint64_t value; unsigned function; Dws whole; };
     struct Down { uint64_t when; Dws dws; };
     struct Pending { uint64_t id; unsigned dws, offset, size; };
     struct Read { uint64_t address; unsigned bytes, sent = 0; std::vector<uint8_t> data; uint16_t requester; bool poisoned; };
@@ -175,6 +184,7 @@ private:
     std::deque<Outgoing> outgoing_;
     std::deque<Down> down_;
     std::map<unsigned, Pending> pending_;
+    std::set<unsigned> injected_;     // tags of injected requests; never given to others again
     std::map<unsigned, Read> reads_;
     unsigned next_tag_ = 0, nonposted_out_ = 0;
     uint64_t visible_ = 0, up_arrival_ = 0, up_debt_ = 0, down_debt_ = 0, down_order_ = 0;
@@ -376,6 +386,12 @@ private:
             const Outgoing& out = outgoing_.front();
             bool posted = out.write && !out.config;
             if (!posted && nonposted_out_ >= par.nonposted_depth) return;
+            if (!out.whole.empty()) {
+                if (!posted) nonposted_out_++;
+                queue_down(out.whole);
+                outgoing_.pop_front();
+                continue;
+            }
             unsigned offset = out.address & 3, tag = next_tag_;
             unsigned dws = (offset + out.size + 3) / 4;
             unsigned be = ((1u << out.size) - 1) << offset;
@@ -383,6 +399,7 @@ private:
             uint32_t words[2] = {uint32_t(value), uint32_t(value >> 32)};
             if (out.size == 0) be = 0, dws = 1;
             if (!posted) {
+                while (injected_.count(tag)) tag = next_tag_ = (next_tag_ + 1) & 0xff;
                 if (pending_.count(tag)) return;
                 pending_[tag] = {out.id, dws, offset, out.size};
                 next_tag_ = (next_tag_ + 1) & 0xff;

@@ -8,11 +8,12 @@
 
 namespace unvirt {
 
+struct Arrival { std::vector<uint8_t> bytes; bool bad; };
 struct Frame { uint64_t first, last; std::vector<uint8_t> bytes; bool aborted; };
 
 class Mac {
 public:
-    std::deque<std::vector<uint8_t>> to_device;
+    std::deque<Arrival> to_device;
     std::deque<Frame> from_device;
     bool stalled = false, link_up = true;
 
@@ -42,18 +43,19 @@ public:
 
     // The next beat for the device, if one is due.
     template <unsigned Lanes>
-    bool receive(Host& host, uint8_t* data, uint8_t* keep, bool* last) {
+    bool receive(Host& host, uint8_t* data, uint8_t* keep, bool* last, bool* bad) {
         if (to_device.empty() || (sent_ == 0 && gap_)) { if (gap_) gap_--; return false; }
         if (sent_ == 0 && used_index_ && frames_in() >= window_) return false;
         if (sent_ == 0 && period_ && 1024 * host.cycle < due_) return false;
         if (host.chance(host.par.mac_rx_gap, 1024)) return false;
-        const auto& frame = to_device.front();
+        const auto& frame = to_device.front().bytes;
         unsigned left = frame.size() - sent_, used = left < Lanes ? left : Lanes;
         std::memset(keep, 0, (Lanes + 7) / 8);
         std::memset(data, 0, Lanes);
         std::memcpy(data, &frame[sent_], used);
         for (unsigned lane = 0; lane < used; lane++) keep[lane / 8] |= 1 << lane % 8;
         *last = used == left;
+        *bad = *last && to_device.front().bad;
         if (sent_ == 0) {
             begun_ = host.cycle;
             // What was missed for want of frames is not made up for.

@@ -53,9 +53,9 @@ public:
     void unmap(uint64_t address, uint64_t size) {
         uint64_t last = address + (size ? size - 1 : 0);
         if (last < address) last = ~uint64_t(0);
-        for (auto it = regions_.begin(); it != regions_.end();) {
+        for (auto it = regions_.lower_bound(address); it != regions_.end() && it->first <= last;) {
             const Region& region = it->second;
-            bool inside = region.address >= address && region.address + region.size - 1 <= last;
+            bool inside = region.address + region.size - 1 <= last;
             it = inside ? regions_.erase(it) : std::next(it);
         }
     }
