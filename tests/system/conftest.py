@@ -33,3 +33,13 @@ def device():
     yield make
     for simulation in made:
         assert simulation.violations == []
+
+
+@pytest.fixture
+def small(device):
+    """Return a maker of the smallest device, with a completion timeout that tests can wait for."""
+    return functools.partial(device, "minimal", completion_timeout=TIMEOUT)
+
+
+TIMEOUT = 4000
+"""Cycles after which the small device gives up on a read."""
