@@ -111,15 +111,16 @@ class Traffic:
 
     def _foresee(self):
         """Tell when the device will know the next receive buffers: those beyond what it prefetches only when others are gone."""
-        ready = 0
-        ahead = self.window - sum(used for _, used in self.sent)
-        for entry in itertools.islice(self.posted, max(ahead, 0)):
-            if entry[0] is None:
-                # Index, ring and descriptor, then every descriptor of a chain or table, behind those of other
-                # buffers and of packets to send.
-                start = max(self.simulation.cycle + 6 * self.trip + 20 * sum(pieces for _, pieces in self.out), ready)
-                entry[0] = start + 16 + (entry[1] - 1) * (self.trip // 2 + 80)
-            ready = entry[0]
+        ahead = max(self.window - sum(used for _, used in self.sent), 0)
+        entries = list(itertools.islice(self.posted, ahead))
+        fresh = [entry for entry in entries if entry[0] is None]
+        # Index, ring and descriptor of all of them, behind the packets to send; then, one by one, what a chain or table has more.
+        busy = 24 * (len(fresh) + sum(pieces for _, pieces in self.out))
+        ready = max((entry[0] for entry in entries if entry[0] is not None), default=0)
+        ready = max(ready, self.simulation.cycle + 6 * self.trip) + busy
+        for entry in fresh:
+            ready += (entry[1] - 1) * (self.trip // 2 + 80)
+            entry[0] = ready
 
     def _receive_shape(self):
         if self.receive is not None:
