@@ -204,6 +204,11 @@ def test_passt_that_does_not_start(tmp_path):
         PasstNetwork(tmp_path, Program((sys.executable, "-c", "import sys; sys.exit('no luck')"), "0", "test"))
 
 
+def test_passt_without_user_namespaces(tmp_path):
+    with pytest.raises(SetupError, match="does not allow here .*user.max_user_namespaces.* or choose --net echo"):
+        PasstNetwork(tmp_path, Program((sys.executable, "-c", "import sys; sys.exit('Unable to create user namespace: No')"), "0", "test"))
+
+
 def test_ping_meter():
     meter = PingMeter()
     request = ping(56, b"\2" * 6)

@@ -5,6 +5,10 @@ One boot by the command line belongs to every test run; the other kernels, netwo
 """
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 
 import dpkt
 import pytest
@@ -13,11 +17,17 @@ from scapy.utils import rdpcap
 
 from scripts import RESETS
 from unvirt_sim.cli import main
+from unvirt_sim.guest.kernel import MODULES, build_initramfs, module_closure
 from unvirt_sim.guest.net.pcap import PcapngWriter
-from unvirt_sim.guest.packages import KERNELS
+from unvirt_sim.guest.packages import KERNELS, find_busybox, find_kernel, find_qemu
 from unvirt_sim.guest.runner import BootOptions, boot
 
 GUEST = bytes.fromhex("02756e766972")
+
+
+def environment():
+    """The environment in which a child finds the packages as this process does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def captured(path):
@@ -139,3 +149,23 @@ def test_capture_played_into_the_device(tmp_path):
     check_summary(summary.as_dict())
     assert summary.statistics["rx_packets"] == 50
     assert len(captured(tmp_path / "in.out.pcapng")) == summary.server["frames"]["sent"]
+
+
+@pytest.mark.slow
+def test_serve_and_a_qemu_of_ones_own(tmp_path):
+    """``unvirt serve`` prints QEMU options that work as they are, serves that guest, and ends with its counters."""
+    served = subprocess.Popen([sys.executable, "-c", "from unvirt_sim.cli import main; main()", "serve", "--socket", str(tmp_path / "socket"),
+                               "--pcap", str(tmp_path / "pcap")], stdout=subprocess.PIPE, text=True, env=environment())
+    options = shlex.split(served.stdout.readline())
+    qemu, (image, modules) = find_qemu(), find_kernel("6.12")
+    settings = {"PINGS": 2, "WAIT": 60, "DOWNLOAD": "", "PORT": 0, "MODE": "test", "NET": "dhcp", "ADDRESS": "", "PEER": "10.0.2.2"}
+    (tmp_path / "initramfs").write_bytes(build_initramfs(find_busybox(), module_closure(modules, MODULES), settings))
+    console = subprocess.run([*qemu.command, *options, "-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-reboot", "-display", "none",
+                              "-serial", "stdio", "-kernel", str(image), "-initrd", str(tmp_path / "initramfs"),
+                              "-append", "console=ttyS0 panic=-1 quiet"],
+                             capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL, env={**os.environ, **qemu.environment})
+    assert "UNVIRT: done ok" in console.stdout, console.stdout + console.stderr
+    rest, _ = served.communicate(timeout=60)
+    assert served.returncode == 0
+    assert "The guest is gone after" in rest
+    assert len(echoes(captured(tmp_path / "pcap"))) == 6        # two pings and a large one

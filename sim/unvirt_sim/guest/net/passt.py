@@ -51,7 +51,7 @@ class PasstNetwork:
         time.sleep(0.2)
         if self._child.poll() is not None:
             self._socket.close()
-            raise SetupError(f"passt ended at once: {self._last_words().rstrip('.')}. --net echo does without it.")
+            raise SetupError(self._why_not(self._last_words().rstrip(".")))
         self._socket.setblocking(False)
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
@@ -63,6 +63,13 @@ class PasstNetwork:
     def _last_words(self):
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else "it gave no reason"
+
+    @staticmethod
+    def _why_not(reason):
+        if "user namespace" in reason:
+            return (f"passt shuts itself into a user namespace, which this system does not allow here ({reason}); allow it (sysctl "
+                    f"user.max_user_namespaces, kernel.unprivileged_userns_clone) or choose --net echo.")
+        return f"passt ended at once: {reason}. --net echo does without it."
 
     def send(self, frame):
         """Take a frame the device transmitted."""
