@@ -61,6 +61,21 @@ def test_serve_refuses(arguments, sentence):
     assert sentence in refused("serve", *arguments)
 
 
+@pytest.mark.parametrize("arguments, sentence", [
+    (["nonsense"], "No such command 'nonsense'."),
+    (["verilog", "--preset", "huge"], "Preset must be one of"),
+    (["verilog", "--set", "rows=3"], "Rows must be a power of two"),
+    (["verilog", "-o", "/proc/none/x.v"], "cannot be written"),
+    (["synth", "--preset", "huge"], "Preset must be one of"),
+    (["synth", "--json", "/proc/none/json"], "/proc/none/json cannot be written"),
+    (["bench", "--width", "100"], "'100' is not one of"),
+    (["bench", "--json", "/proc/none/json"], "Results cannot be written to /proc/none"),
+    (["conformance", "--json", "/proc/none/json"], "There is no folder /proc/none"),
+])
+def test_other_commands_refuse(arguments, sentence):
+    assert sentence in refused(*arguments)
+
+
 def test_serve_refuses_a_path_that_is_no_socket_and_leaves_it(tmp_path, monkeypatch):
     monkeypatch.setattr("unvirt_sim.guest.runner.make_simulation", lambda *arguments: pytest.fail("built before the socket was looked at"))
     (tmp_path / "file").write_text("keep me")

@@ -142,9 +142,13 @@ def synth(name, width, rows, no_pnr, seed, target):
         if width is not None:
             base = base.with_options(data_width=width)
         configs = [base if count is None else base.with_options(rows=count) for count in rows]
+        Path(target).parent.mkdir(parents=True, exist_ok=True)      # known before minutes of work, not after
         results = _measure_all(configs, seed=seed, place=not no_pnr)
     except (ValueError, TypeError, ToolMissing) as error:
         errors.print(str(error), soft_wrap=True, markup=False)
+        sys.exit(2)
+    except OSError as error:
+        errors.print(f"{target} cannot be written: {error.strerror}; name another place.", soft_wrap=True, markup=False)
         sys.exit(2)
     except ToolFailed as error:
         errors.print(str(error), soft_wrap=True, markup=False)

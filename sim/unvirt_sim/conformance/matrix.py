@@ -61,7 +61,8 @@ def document(rows):
         "The requirements are those of VIRTIO 1.4 (committee specification 01) that concern a network device on PCI",
         "([requirements.csv](../sim/unvirt_sim/conformance/requirements.csv)).", "",
         "*met*: a passing test checks it. *not offered*: it belongs to a feature (or the legacy interface) that a passing test shows not to be",
-        "offered. *named*: a test claims it without a passing result. *open*: no test checks it; a MAY row is open unless the device uses the permission.",
+        "offered. *named*: a test claims it without a passing result. *open*: no test checks it; a MAY row is open unless the device uses",
+        "the permission.",
         "", "| area | met | not offered | named | open | open or named, MUST |", "|---|---|---|---|---|---|",
     ]
     areas = by_area(rows)
