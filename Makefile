@@ -20,17 +20,17 @@ help: ## show this
 	@echo "Debian's QEMU, kernels, busybox and passt go to ~/.cache/unvirt (or \$$XDG_CACHE_HOME/unvirt), nothing of them is installed."
 	@echo "PROCESSES=n sets how many tests run at once (now $(PROCESSES))."
 
-venv: $(VENV)/.installed ## make .venv with the Python packages (about 410 MB to download)
+venv: $(VENV)/.installed ## make .venv with the Python packages (about 170 MB to download, 700 MB on disk)
 
 $(VENV)/.installed: pyproject.toml scripts/system-packages
 	@scripts/system-packages
-	@echo "Installing the Python packages of the project into $(VENV): about 410 MB from the package index the first time."
+	@echo "Installing the Python packages of the project into $(VENV): about 170 MB from the package index the first time, 700 MB on disk."
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
 	@$(PYTHON) -m pip install --disable-pip-version-check --editable '.[sim,boards,dev]'
 	@touch $@
 
-demo: venv ## boot Linux 6.12 on the simulated RTL, ping, download by TCP (downloads 75 MB the first time)
-	@echo "Booting an unmodified Debian Linux on the simulated RTL (QEMU, kernel, busybox and passt: about 75 MB the first time)."
+demo: venv ## boot Linux 6.12 on the simulated RTL, ping, download by TCP (downloads 100 MB the first time)
+	@echo "Booting an unmodified Debian Linux on the simulated RTL (QEMU, kernel, busybox and passt: about 75 MB of packages and 20 MB of package lists the first time)."
 	@$(UNVIRT) boot
 
 test: venv ## run the tests, a Linux boot among them
