@@ -60,9 +60,9 @@ def document(rows):
         "Made by `unvirt conformance --docs` from the docstrings of the tests and the results of the last test run; not edited by hand.",
         "The requirements are those of VIRTIO 1.4 (committee specification 01) that concern a network device on PCI",
         "([requirements.csv](../sim/unvirt_sim/conformance/requirements.csv)).", "",
-        "*met*: a passing test checks it. *not offered*: it belongs to a feature (or the legacy interface) that a passing test shows not to be",
-        "offered. *named*: a test claims it without a passing result. *open*: no test checks it; a MAY row is open unless the device uses",
-        "the permission.",
+        "*met*: a passing test checks it. *not offered*: it belongs to a feature (or the legacy interface) that a passing test shows",
+        "not to be offered. *named*: a test claims it without a passing result. *open*: no test checks it; a MAY row is open unless",
+        "the device uses the permission.",
         "", "| area | met | not offered | named | open | open or named, MUST |", "|---|---|---|---|---|---|",
     ]
     areas = by_area(rows)
