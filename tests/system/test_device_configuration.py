@@ -35,7 +35,8 @@ def test_virtio_capabilities(function):
     """Five structures, laid out as section 1 of the layouts says, inside BAR 0.
 
     Covers: PCI-CAP-01, PCI-CAP-04, PCI-CAP-05, PCI-CAP-07, PCI-CAP-09, PCI-COMMON-01, PCI-COMMON-02, PCI-NOTIFY-01, PCI-NOTIFY-02,
-    PCI-NOTIFY-03, PCI-NOTIFY-04, PCI-ISR-01, PCI-DEVCFG-01, PCI-DEVCFG-02, PCI-CFGACC-01, DER-CFG-01
+    PCI-NOTIFY-03, PCI-NOTIFY-04, PCI-SHM-01, PCI-SHM-02, PCI-SHM-03, PCI-VNDR-03, PCI-VNDR-04, PCI-VNDR-05, CORE-SHM-01, CORE-SHM-02,
+    PCI-ISR-01, PCI-DEVCFG-01, PCI-DEVCFG-02, PCI-CFGACC-01, DER-CFG-01
     """
     caps = {cap.cfg_type: cap for cap in function.virtio}
     assert sorted(caps) == [1, 2, 3, 4, 5] and len(function.virtio) == 5

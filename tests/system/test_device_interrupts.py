@@ -74,7 +74,9 @@ def test_no_vector_no_interrupt(small):
 
 
 def test_suppressed_by_the_driver(small):
-    """With the flag in the available ring set no interrupt comes; cleared, it does again. Covers: SPLIT-USUP-01, SPLIT-USUP-02"""
+    """With the flag in the available ring set no interrupt comes; cleared, it does again. Covers: SPLIT-USUP-01, SPLIT-USUP-02,
+    SPLIT-USUP-03
+    """
     simulation, host, driver = start(small, "msix")
     go(driver.tx.disable_interrupts())
     for _ in range(3):

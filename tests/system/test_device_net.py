@@ -204,3 +204,18 @@ def test_packets_after_dropped_ones(small):
         simulation.run(37)
     simulation.run(20_000)
     assert [frame for _, frame, _ in simulation.take_frames()] == frames
+
+
+def test_received_header(small):
+    """Every field of the header of a received packet is zero but for num_buffers; VLAN tags are passed on like anything.
+
+    Covers: NET-HDR-01, NET-HDR-03, NET-RX-05, NET-RX-07, NET-RX-08, NET-RX-09, NET-RX-10, NET-RX-11, NET-RX-12, NET-RX-16, NET-RX-25,
+    NET-RX-30, NET-CTRL-VLAN-01
+    """
+    simulation, _, driver = start(small)
+    plain = b"\xff" * 6 + b"\2" * 6 + b"\x08\x00" + bytes(range(100))
+    tagged = plain[:12] + b"\x81\x00\x0f\xa0" + plain[12:]
+    for frame in (plain, tagged):
+        simulation.send_frame(frame)
+        assert go(driver.receive(1)) == [frame]
+        assert driver.headers[-1] == (0, 0, 0, 0, 0, 0, 1)

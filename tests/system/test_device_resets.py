@@ -99,7 +99,7 @@ def test_reset_under_traffic(small, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_traffic_after_reset(small, kind):
-    """The traffic test passes again after a reset of a device that worked. Covers: CORE-FEAT-05, CORE-RESET-01"""
+    """The traffic test passes again after a reset of a device that worked. Covers: CORE-FEAT-05, CORE-RESET-01, SPLIT-AVAIL-03"""
     simulation, host = small(seed=SEED)
     driver = work(simulation, host, SEED)
     reset(simulation, driver, kind)

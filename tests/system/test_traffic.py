@@ -46,7 +46,8 @@ def test_random_frames_both_ways(device, preset, link):
     """Frames of 14 to 9018 bytes in chains of any shape arrive unchanged and in order.
 
     Covers: SPLIT-FRAME-01, SPLIT-IND-01, SPLIT-IND-02, SPLIT-IND-03, SPLIT-IND-04, SPLIT-USED-01, SPLIT-USED-02, SPLIT-USED-05,
-    SPLIT-USED-06, DER-ORD-01, DER-ORD-03, DER-PCI-03, NET-HDR-01, NET-TX-22, NET-RX-05, NET-RX-26
+    SPLIT-USED-06, SPLIT-LAY-02, SPLIT-LAY-03, SPLIT-DESC-01, SPLIT-DESC-03, SPLIT-DESC-04, SPLIT-AVAIL-02, SPLIT-AVAIL-06,
+    CORE-RSVD-13, DER-ORD-01, DER-ORD-03, DER-PCI-03, NET-HDR-01, NET-HDR-03, NET-TX-22, NET-RX-05, NET-RX-26
     """
     traffic(device, preset, LINKS[link], sizes=SIZES, order="random")
 
