@@ -34,7 +34,8 @@ class Walker(wiring.Component):
     (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. At most
     half of the contexts serve one row. Segment groups are shared half and half between source and sink rows; the last ``chain_groups`` of a
     half are for chains at the head of their queue, and a walk that finds none gives its own back and starts again later: so chains that
-    wait for an earlier one of their queue can never hold what that one needs.
+    wait for an earlier one of their queue can never hold what that one needs. In a sink row only the first chains of a queue, as many as there are groups
+    in a half beyond twice ``chain_groups``, are walked: a received packet may need all of them at once.
 
     Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors, INDIRECT inside a table, with NEXT, not
     negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20
@@ -139,6 +140,7 @@ class Walker(wiring.Component):
         sink_row = Signal()
         group_free = Signal(range(self._groups + 1))
         length = _saturated(desc.length)
+        near = max(1, self._groups // 2 - 2 * self._chain_groups)
 
         m.d.comb += [
             sink_row.eq(self._is_sink(state.row)),
@@ -268,10 +270,12 @@ class Walker(wiring.Component):
                 # Others than the head of a queue begin only if those under way leave them a group.
                 at_head = self.head_position == state.position
                 scarce = group_free <= self._chain_groups + active
+                # A packet that is received needs the first chains of its queue together: later ones must not hold their groups.
+                far = sink_row & ((state.position - self.head_position)[:16] >= near)
                 m.next = "LOAD"
                 with m.If(self.drain):
                     m.next = "IDLE"
-                with m.Elif(busy.all() | (~at_head & (crowded | scarce))):
+                with m.Elif(busy.all() | (~at_head & (crowded | scarce | far))):
                     m.next = "NOT_YET"
             with m.State("NOT_YET"):
                 wait_again()
