@@ -121,7 +121,6 @@ _SIGNATURES = {
     "unvirt_free": (None, [ctypes.c_void_p]),
     "unvirt_parameters": (ctypes.POINTER(_Parameters), [ctypes.c_void_p]),
     "unvirt_cycle": (ctypes.c_uint64, [ctypes.c_void_p]),
-    "unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32]),
     "unvirt_access": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int,
                              ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
     "unvirt_inject": (None, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32, ctypes.c_int]),
@@ -158,7 +157,8 @@ _SIGNATURES = {
     "unvirt_violations": (ctypes.c_uint32, [ctypes.c_void_p]),
     "unvirt_violation": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_uint32]),
     "unvirt_forgive": (None, [ctypes.c_void_p]),
-    "unvirt_reset": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]),
+    "unvirt_reset_begin": (None, [ctypes.c_void_p, ctypes.c_int]),
+    "unvirt_reset_end": (None, [ctypes.c_void_p]),
     "unvirt_waves": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64,
                                     ctypes.c_uint64]),
     "unvirt_record_ports": (None, [ctypes.c_void_p, ctypes.c_char_p]),
@@ -166,9 +166,12 @@ _SIGNATURES = {
 }
 
 
-def _load(path):
+_RUN = {"unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32])}
+
+
+def _load(path, signatures):
     library = ctypes.CDLL(str(path))
-    for name, (result, arguments) in _SIGNATURES.items():
+    for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
@@ -190,9 +193,11 @@ class Simulation:
         How long to wait for a completion before calling it lost.
     """
 
+    _CLOCKING = _RUN              # how the library is clocked; another simulator has its own way
+
     def __init__(self, library, *, link=None, seed=1, random_init=False, answer_cycles=1_000_000,
                  nonposted_depth=16):
-        self._library = _load(library)
+        self._library = _load(library, _SIGNATURES | self._CLOCKING)
         self.link = link or LinkConfig()
         self.answer_cycles = answer_cycles
         parameters = _Parameters(seed=seed or 1, nonposted_depth=nonposted_depth,
@@ -481,7 +486,9 @@ class Simulation:
         if kind not in kinds:
             raise ValueError(f"Reset must be one of {', '.join(kinds)}, not {kind!r}")
         self._command, self._device_control = 0, 0x2010
-        self._library.unvirt_reset(self._sim, kinds.index(kind), cycles)
+        self._library.unvirt_reset_begin(self._sim, kinds.index(kind))
+        self.run(cycles)
+        self._library.unvirt_reset_end(self._sim)
         self._follow()
 
     def expect_quiet(self, quiet):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a driver needs of a host; the reference driver runs unchanged on every implementation.
 
-Implementations: the C++ harness (:mod:`unvirt_sim.harness_host`), cocotb with the same C++-free TLP model, cocotbext-pcie's root
-complex, and QEMU's qtest socket, where the device is QEMU's own virtio-net-pci.
+Implementations: the C++ harness (:mod:`unvirt_sim.harness_host`), which with another clock is also the host in any simulator that
+cocotb drives (:mod:`unvirt_sim.hosts.pins`), cocotbext-pcie's root complex (:mod:`unvirt_sim.hosts.root_complex`), and QEMU's qtest
+socket, where the device is QEMU's own virtio-net-pci (:mod:`unvirt_sim.hosts.qtest`).
 """
 
 from typing import Protocol
@@ -20,6 +21,8 @@ class CompletionFailed(HostError):
 
 class Host(Protocol):
     """A PCIe host with memory, one device, and the far end of its Ethernet port.
+
+    A host whose device has 32-bit BARs also has ``bar_window_32()``, the same below 4 GiB.
 
     All sizes are bytes; addresses are bus addresses. Posted writes return before they reach the device, in order.
     """

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The Verilated device between the host model and the MAC, clocked until something happens; C ABI for ctypes.
-#include <verilated.h>
-
+// The device between the host model and the MAC, clocked until something happens; C ABI for ctypes.
+// The device is the Verilated one or, with UNVIRT_PINS, a set of pins that another simulator moves.
 #include <cstdio>
 #include <cstdlib>
+
+#ifdef UNVIRT_PINS
+#include "pins.hpp"
+#else
+#include <verilated.h>
 
 #include "Vunvirt.h"
 #ifdef UNVIRT_WAVES
 #include <verilated_vcd_c.h>
+#endif
 #endif
 #include "mac.hpp"
 
@@ -17,7 +22,12 @@
 
 using namespace unvirt;
 
+#ifdef UNVIRT_PINS
+using Device = Pins<UNVIRT_WIDTH>;
+#else
+using Device = Vunvirt;
 double sc_time_stamp() { return 0; }
+#endif
 
 namespace {
 
@@ -26,19 +36,25 @@ constexpr unsigned kLanes = UNVIRT_WIDTH / 8, kDws = UNVIRT_WIDTH / 32;
 enum Event { kAnswer = 1, kMessageEvent = 2, kFrame = 4, kIntx = 8, kViolation = 16 };
 
 struct Sim {
+#ifndef UNVIRT_PINS
     VerilatedContext context;
-    Vunvirt dut;
+#endif
+    Device dut;
     Host host;
     Mac mac;
     Dws incoming;
     size_t down_beat = 0;
     bool down_shown = false, tx_held = false, mac_ready = false, last_intx = false, stalled_up = false;
     bool resetting = false, cut_off = false;      // by a reset of the link; the rest of a TLP after it
+    bool taken = false, freed = false, whole = false;
     uint32_t held[kDws + 1] = {0};
     FILE* trace = nullptr;
     FILE* ports = nullptr;
     uint64_t stats[3] = {0};
 
+#ifdef UNVIRT_PINS
+    Sim(const Parameters& parameters, int) : dut{}, host(parameters) { dut.link_up = 1; }
+#else
     Sim(const Parameters& parameters, int random_init)
         : dut(configure(context, parameters, random_init)), host(parameters) {
 #ifdef UNVIRT_WAVES
@@ -51,8 +67,11 @@ struct Sim {
         for (int i = 0; i < 8; i++) clock();
         dut.rst = 0;
     }
+#endif
     ~Sim() {
+#ifndef UNVIRT_PINS
         dut.final();
+#endif
         if (trace) std::fclose(trace);
         if (ports) std::fclose(ports);
 #ifdef UNVIRT_WAVES
@@ -79,6 +98,7 @@ struct Sim {
 #endif
     }
 
+#ifndef UNVIRT_PINS
     static VerilatedContext* configure(VerilatedContext& context, const Parameters& parameters, int random_init) {
         context.randReset(random_init);
         context.randSeed(int(parameters.seed & 0x7fffffff) | 1);
@@ -93,14 +113,26 @@ struct Sim {
     }
 
     void cycle() {
+        drive();
+        dut.clk = 0;
+        dut.eval();
+        sample();
+        dut.clk = 1;
+        dut.eval();
+        context.timeInc(1);
+        advance();
+    }
+#endif
+
+    // Inputs of this cycle.
+    void drive() {
         Parameters& par = host.par;
-        // Inputs of this cycle.
         const Dws* down = host.down();
         if (down && !down_shown) {
             down_shown = (down_beat != 0 || host.down_allowed()) && !host.chance(par.rx_gap, 1024);
             if (down_shown && down_beat == 0) host.down_begun();
         }
-        bool valid = down && down_shown;
+        const bool valid = down && down_shown;
         dut.rx_tlp_valid = valid;
         if (valid) {
             size_t at = down_beat * kDws, left = down->size() - at;
@@ -131,13 +163,14 @@ struct Sim {
             dut.mac_rx_tlast = last;
             dut.mac_rx_tuser = bad;
         }
-        dut.clk = 0;
-        dut.eval();
+    }
 
-        // What the edge will see.
-        bool taken = valid && dut.rx_tlp_ready;
-        bool freed = dut.rx_nonposted_freed;
+    // What the edge will see.
+    void sample() {
+        taken = dut.rx_tlp_valid && dut.rx_tlp_ready;
+        freed = dut.rx_nonposted_freed;
         bool sent = dut.tx_tlp_valid && dut.tx_tlp_ready;
+        if (resetting) tx_held = false;
         check_stream();
         // What a reset of the link cut through is gone, down to its last beat.
         if (sent && cut_off) {
@@ -151,7 +184,7 @@ struct Sim {
             if (kDws == 1) used = 1;
             incoming.insert(incoming.end(), words, words + used);
         }
-        bool whole = sent && dut.tx_tlp_last;
+        whole = sent && dut.tx_tlp_last;
         mac.transmit<kLanes>(host, dut.mac_tx_tvalid, mac_ready,
                              reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
                              reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
@@ -162,16 +195,16 @@ struct Sim {
 #ifdef UNVIRT_WAVES
         if (waves && host.cycle >= waves_from && host.cycle <= waves_to) waves->dump(host.cycle);
 #endif
-        dut.clk = 1;
-        dut.eval();
-        context.timeInc(1);
+    }
 
+    // After the edge.
+    void advance() {
         if (whole) { host.up(incoming); incoming.clear(); }
         if (freed) host.nonposted_freed();
         if (taken) {
             down_shown = false;
             down_beat++;
-            if (down_beat * kDws >= down->size()) { down_beat = 0; host.down_done(); }
+            if (down_beat * kDws >= host.down()->size()) { down_beat = 0; host.down_done(); }
         }
         host.tick();
     }
@@ -223,6 +256,13 @@ void unvirt_free(Sim* sim) { delete sim; }
 Parameters* unvirt_parameters(Sim* sim) { return &sim->host.par; }
 uint64_t unvirt_cycle(Sim* sim) { return sim->host.cycle; }
 
+#ifdef UNVIRT_PINS
+// The simulator outside does for each cycle: begin, put inputs to the device, settle, take outputs from it, end, clock edge.
+Device* unvirt_pins(Sim* sim) { return &sim->dut; }
+void unvirt_begin(Sim* sim) { sim->drive(); }
+void unvirt_end(Sim* sim) { sim->sample(); sim->advance(); }
+uint32_t unvirt_events(Sim* sim) { return sim->events(); }
+#else
 // Clock for at most `cycles`; return the events that were looked for as soon as one is there.
 uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
     uint32_t seen = sim->events();
@@ -232,6 +272,7 @@ uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
     }
     return seen;
 }
+#endif
 
 void unvirt_access(Sim* sim, uint64_t id, int config, int write, uint64_t address, uint32_t size,
                    uint64_t value, uint32_t function) {
@@ -327,8 +368,8 @@ uint32_t unvirt_violations(Sim* sim) { return sim->host.violations.size(); }
 const char* unvirt_violation(Sim* sim, uint32_t number) { return sim->host.violations[number].c_str(); }
 void unvirt_forgive(Sim* sim) { sim->host.violations.clear(); }
 
-// kind 0: power (rst), 1: hot reset, 2: link down and up.
-void unvirt_reset(Sim* sim, int kind, uint32_t cycles) {
+// kind 0: power (rst), 1: hot reset, 2: link down and up; it lasts until the end is called for.
+void unvirt_reset_begin(Sim* sim, int kind) {
     if (kind == 0) sim->dut.rst = 1;
     if (kind == 1) sim->dut.hot_reset = 1;
     if (kind == 2) sim->dut.link_up = 0;
@@ -337,7 +378,8 @@ void unvirt_reset(Sim* sim, int kind, uint32_t cycles) {
     sim->down_beat = 0;
     sim->down_shown = false;
     sim->cut_off = sim->resetting = true;
-    while (cycles--) { sim->tx_held = false; sim->cycle(); }
+}
+void unvirt_reset_end(Sim* sim) {
     sim->resetting = sim->tx_held = false;
     sim->dut.rst = 0;
     sim->dut.hot_reset = 0;

@@ -26,21 +26,25 @@ class ScatterBuffer:
 
     For the device to read: :meth:`store` the data. For the device to write: everything is a pattern until the device writes, and
     :meth:`load` checks that nothing outside the first ``length`` bytes changed.
+
+    With ``page_offset`` the first element begins there in a page of 4 KiB and the others follow it without a gap.
     """
 
     GUARD = 32  # bytes before, between and after elements, at least
 
-    def __init__(self, host, lengths, *, writable, rng):
+    def __init__(self, host, lengths, *, writable, rng, page_offset=None):
         self.host, self.lengths, self.writable = host, list(lengths), writable
         self.total = sum(lengths)
-        offsets, at = [], 0
+        offsets, at = [], page_offset or 0
         for length in self.lengths:
-            at += self.GUARD + rng.randrange(64)
+            if page_offset is None:
+                at += self.GUARD + rng.randrange(64)
             offsets.append(at)
             at += length
         self.size = at + self.GUARD
         self._offsets = offsets
-        self.base = host.alloc(self.size, 1 << rng.randrange(13), writable=writable)
+        align = 1 << rng.randrange(13) if page_offset is None else 4096
+        self.base = host.alloc(self.size, align, writable=writable)
         self._seed = rng.getrandbits(32)
         self._image = bytearray(checks.pattern(self._seed, self.size))
 

@@ -106,18 +106,19 @@ class NetDriver:
 
     # Transmit
 
-    async def transmit(self, frame, *, lengths=None, indirect_from=None, shuffle=False, header=None, publish=True):
+    async def transmit(self, frame, *, lengths=None, indirect_from=None, shuffle=False, header=None, page_offset=None,
+                       publish=True):
         """Hand a frame to the device.
 
         ``lengths`` cuts header and frame into elements (default: one), ``indirect_from`` and ``shuffle`` are those of
-        :meth:`SplitQueue.add`, ``header`` overrides the default of all zeroes, ``publish=False`` leaves the frame for a
-        later :meth:`SplitQueue.publish`.
+        :meth:`SplitQueue.add`, ``page_offset`` that of :class:`ScatterBuffer`, ``header`` overrides the default of all zeroes,
+        ``publish=False`` leaves the frame for a later :meth:`SplitQueue.publish`.
         """
         data = (header if header is not None else bytes(self.header_size)) + frame
         lengths = [len(data)] if lengths is None else list(lengths)
         if sum(lengths) != len(data):
             raise ValueError(f"Lengths must sum to {len(data)}, not {sum(lengths)}")
-        buffer = ScatterBuffer(self.host, lengths, writable=False, rng=self.rng)
+        buffer = ScatterBuffer(self.host, lengths, writable=False, rng=self.rng, page_offset=page_offset)
         await buffer.store(data)
         await self.tx.add(buffer.elements(), indirect_from=indirect_from, shuffle=shuffle, token=buffer)
         if publish:
@@ -143,9 +144,9 @@ class NetDriver:
 
     # Receive
 
-    async def post(self, lengths, *, indirect_from=None, shuffle=False, publish=True):
+    async def post(self, lengths, *, indirect_from=None, shuffle=False, page_offset=None, publish=True):
         """Give the device an empty receive buffer with elements of ``lengths`` bytes."""
-        buffer = ScatterBuffer(self.host, lengths, writable=True, rng=self.rng)
+        buffer = ScatterBuffer(self.host, lengths, writable=True, rng=self.rng, page_offset=page_offset)
         await buffer.store()
         await self.rx.add(buffer.elements(), indirect_from=indirect_from, shuffle=shuffle, token=buffer)
         if publish:
