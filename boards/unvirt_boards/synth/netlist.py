@@ -116,7 +116,7 @@ def read_memories(rtlil, log):
     rtlil : Path
         The design before synthesis: the sizes.
     log : Path
-        What yosys said during a run that kept the hierarchy: the mapping.
+        What yosys said during the run: the mapping.
     """
     sizes, module = {}, None
     for line in Path(rtlil).read_text().splitlines():
