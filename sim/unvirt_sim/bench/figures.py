@@ -4,10 +4,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from ..harness import Seen
+from ..harness import DLLP_BYTES, Seen
 from .link import beats, wire_bytes
 
-__all__ = ["Traffic", "classify", "cycles_per_packet", "packet_stamps", "reads_in_flight", "traffic", "window"]
+__all__ = ["Traffic", "classify", "cycles_per_packet", "packet_stamps", "reads_in_flight", "traffic",
+           "window", "wire_left"]
 
 _MESSAGES = 0xFEE0_0000
 _REQUESTS = (Seen.UP_READ, Seen.UP_WRITE)
@@ -94,6 +95,23 @@ def traffic(run, name):
         beat[way] += beats(kind, address, length, run.width)
     return Traffic(requests, doorbells / number, {way: size[way] / number for way in ("up", "down")},
                    {way: beat[way] / number for way in ("up", "down")})
+
+
+def wire_left(run):
+    """Return the bytes a cycle that Acks and credit updates left to TLPs in the steady state: {"up": ..., "down": ...}.
+
+    Counted as the simulated link does: a TLP starts the latency timer of its direction, at whose end both go the other way.
+    """
+    start, stop = window(run)
+    out = {}
+    for way, causes in (("up", range(Seen.DOWN_COMPLETION, Seen.FRAME_OUT)), ("down", range(Seen.DOWN_COMPLETION))):
+        ends, number = 0, 0
+        for record in run.records:
+            if record.kind in causes and record.last >= ends:
+                ends = record.last + run.link.dllp_interval
+                number += start <= ends < stop
+        out[way] = run.link.rate - 2 * DLLP_BYTES * number / (stop - start)
+    return out
 
 
 def reads_in_flight(run, name, purpose="data"):

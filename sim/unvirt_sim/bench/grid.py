@@ -131,9 +131,10 @@ class Bench:
 
     def _load(self, width, way, frame):
         count = _packets(frame, self.quick)
+        # One more is coming in.
         room = self.library.config(WIDTHS[width]).rx_buffer_size // (frame + 12 + width // 8)
         return Load(frame=frame, transmit=count if way != "rx" else 0, receive=count if way != "tx" else 0,
-                    reach=max(1, min(64, room - 2)))
+                    reach=max(1, min(64, room - 1)))
 
     def _run(self, width, way, frame, latency, link):
         """Run a load at the highest rate of received frames at which none is lost, to 2 %."""

@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..harness import Seen
-from .figures import traffic
+from .figures import traffic, wire_left
 from .link import beats, wire_bytes
 from .session import HEADER, PUBLISHED
 
@@ -60,11 +60,10 @@ class _Cost:
 
     def __init__(self, width):
         self.width = width
-        self.tlps, self.bytes, self.beats = Counter(), Counter(), Counter()
+        self.bytes, self.beats = Counter(), Counter()
 
     def add(self, kind, size, rate=1.0, address=0):
         way = "up" if kind <= Seen.UP_MESSAGE else "down"
-        self.tlps[way] += rate
         self.bytes[way] += rate * wire_bytes(kind, address, size)
         self.beats[way] += rate * beats(kind, address, size, self.width)
 
@@ -109,6 +108,7 @@ def limit(run):
     cost.add(Seen.DOWN_WRITE, 2, seen.doorbells)
     cost.add(Seen.UP_WRITE, 4, seen.requests["", "message"])
     mac = -(-8 * run.load.frame // run.width)
-    wire = [run.link.cycles(cost.bytes[way], cost.tlps[other]) for way, other in (("up", "down"), ("down", "up"))]
+    left = wire_left(run)
+    wire = [cost.bytes[way] / left[way] for way in ("up", "down")]
     cycles = max(*wire, cost.beats["up"], cost.beats["down"], mac)
     return Limit(cycles, cost.bytes["up"] + cost.bytes["down"], min(batches))
