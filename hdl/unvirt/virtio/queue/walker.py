@@ -34,8 +34,8 @@ class Walker(wiring.Component):
     (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. At most
     half of the contexts serve one row. Segment groups are shared half and half between source and sink rows; the last ``chain_groups`` of a
     half are for chains at the head of their queue, and a walk that finds none gives its own back and starts again later: so chains that
-    wait for an earlier one of their queue can never hold what that one needs. In a sink row only the first chains of a queue, as many as there are groups
-    in a half beyond twice ``chain_groups``, are walked: a received packet may need all of them at once.
+    wait for an earlier one of their queue can never hold what that one needs. In a sink row only the first chains of a queue, as many as
+    there are groups in a half beyond twice ``chain_groups``, are walked: a received packet may need all of them at once.
 
     Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors, INDIRECT inside a table, with NEXT, not
     negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20
