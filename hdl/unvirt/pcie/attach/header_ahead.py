@@ -5,7 +5,7 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...stream.buffer import HalfBuffer, SkidBuffer
+from ...stream.buffer import SkidBuffer
 from ..tlp import TlpBeat
 
 __all__ = ["HeaderAhead"]
@@ -14,8 +14,8 @@ __all__ = ["HeaderAhead"]
 class HeaderAhead(wiring.Component):
     """Splits a stream of TLPs that all have data into headers and data, the next header ahead of its data.
 
-    Latency one cycle, one beat per cycle, no bubble between TLPs. The ``ready`` of ``i`` depends on that of ``headers`` combinationally,
-    not on that of ``data``. Reset empties both.
+    A header is shown as soon as it is presented and may be taken before, or in the cycle in which, its beat finds room among the data. Latency of the
+    data one cycle, of headers none; one beat per cycle. ``i.ready`` never depends on ``data.ready``. Reset empties it.
 
     Members
     -------
@@ -26,7 +26,6 @@ class HeaderAhead(wiring.Component):
     """
 
     def __init__(self, header, data_width):
-        self._header = header
         self._data_width = data_width
         super().__init__({
             "i": In(stream.Signature(TlpBeat(header, data_width))),
@@ -36,16 +35,19 @@ class HeaderAhead(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.header_slice = header = HalfBuffer(self._header)
-        m.submodules.data_slice = data = SkidBuffer(self._data_width)
-        wiring.connect(m, header.o, wiring.flipped(self.headers))
+        m.submodules.slice = data = SkidBuffer(self._data_width)
         wiring.connect(m, data.o, wiring.flipped(self.data))
         beat = self.i.payload
+        gone = Signal()                # the header of the beat on show was taken
+        taken, moved = Signal(), Signal()
         m.d.comb += [
-            header.i.payload.eq(beat.header),
+            self.headers.payload.eq(beat.header),
+            self.headers.valid.eq(self.i.valid & beat.first & ~gone),
+            taken.eq(self.headers.valid & self.headers.ready),
             data.i.payload.eq(beat.data),
-            header.i.valid.eq(self.i.valid & beat.first & data.i.ready),
-            data.i.valid.eq(self.i.valid & (~beat.first | header.i.ready)),
-            self.i.ready.eq(data.i.ready & (~beat.first | header.i.ready)),
+            data.i.valid.eq(self.i.valid & (~beat.first | gone | taken)),
+            moved.eq(data.i.valid & data.i.ready),
+            self.i.ready.eq(moved),
         ]
+        m.d.sync += gone.eq((gone | taken) & ~moved)
         return m

@@ -144,8 +144,8 @@ class RawAttachment(wiring.Component):
                         m.d.sync += requester_id.eq(Cat(C(0, 3), request.bus_device))
                     m.next = "ORDER"
             with m.State("ORDER"):
-                # Every posted write begun so far goes first.
-                m.d.sync += order.eq(transmit.posted_begun)
+                # Every posted write begun so far goes first; one that is being sent is not counted yet.
+                m.d.sync += order.eq(transmit.posted_done)
                 m.next = "ANSWER"
             with m.State("ANSWER"):
                 m.d.comb += answer.valid.eq(1)

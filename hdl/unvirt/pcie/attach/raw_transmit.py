@@ -21,10 +21,8 @@ class RawTransmit(wiring.Component):
     """Merges posted writes, reads and completions into one stream.
 
     A TLP is begun when the link partner has credits for it and, for reads and completions, when the posted write it must not pass has gone; then it
-    is sent whole. Posted writes and messages go before completions and those before reads when several may go, except that each kind has its turn
-    after the others have gone four times. One beat per cycle, and no gap between TLPs but after a completion that
-    follows a completion. A posted write waits one cycle in registers, so that its header is seen while the one before is being sent.
-    Headers below 4 GiB have three DWs.
+    is sent whole. The kinds take turns. One beat per cycle, and no gap between TLPs but between completions. The data
+    of a posted write waits one cycle in registers, so that the next header is seen meanwhile. Headers below 4 GiB have three DWs.
 
     Members
     -------
@@ -35,8 +33,6 @@ class RawTransmit(wiring.Component):
     intx : ``In(1)``
         Level to tell the root complex by messages.
     requester_id : ``In(16)``, credits : ``In(CreditLimits)``, clear : ``In(1)``
-    posted_begun : ``Out(8)``
-        Number of the last posted write taken from ``posted``, in part or whole.
     posted_done : ``Out(8)``
         Number of the last posted write wholly sent.
     nonposted_done : ``Out(1)``
@@ -56,7 +52,6 @@ class RawTransmit(wiring.Component):
             "requester_id": In(16),
             "credits": In(CreditLimits),
             "clear": In(1),
-            "posted_begun": Out(8),
             "posted_done": Out(8),
             "nonposted_done": Out(1),
             "tx": Out(stream.Signature(RawBeat(data_width))),
@@ -68,19 +63,20 @@ class RawTransmit(wiring.Component):
         lanes = width // 32
         m.submodules.ahead = ahead = HeaderAhead(PostedHeader, width)
         connect(m, flipped(self.posted), ahead.i)
-        with m.If(self.posted.valid & self.posted.ready & self.posted.payload.first):
-            m.d.sync += self.posted_begun.eq(self.posted_begun + 1)
         # Where the data of each kind comes from.
         sources = (ahead.data, self.nonposted, self.completions, self.own_completions)
         words = [ahead.data.payload, *(source.payload.data for source in sources[1:])]
         headers = [ahead.headers.payload, *(source.payload.header for source in sources[1:])]
 
+        sending, kind = Signal(), Signal(range(5))
         gates = []
         for name, number in (("nonposted", _NONPOSTED), ("completion", _COMPLETION),
                              ("own", _OWN_COMPLETION)):
+            # A completion stays on show while its data is sent: it is not the next one.
+            shown = C(1) if number == _NONPOSTED else ~(sending & (kind == number))
             m.submodules[f"{name}_gate"] = gate = OrderGate()
             m.d.comb += [
-                gate.valid.eq(sources[number].valid & sources[number].payload.first),
+                gate.valid.eq(sources[number].valid & sources[number].payload.first & shown),
                 gate.order.eq(headers[number].order),
                 gate.posted_done.eq(self.posted_done),
             ]
@@ -92,13 +88,11 @@ class RawTransmit(wiring.Component):
         allowed = self._elaborate_credits(m, headers, taken, pick)
 
         can = Signal(5)
-        sending, kind = Signal(), Signal(range(5))
         m.d.comb += can.eq(Cat(
             ahead.headers.valid & allowed[0],
             gates[0].open & allowed[1],
-            # While the data of a completion is sent, its source still shows it.
-            gates[1].open & allowed[2] & ~(sending & (kind == _COMPLETION)),
-            gates[2].open & allowed[3] & ~(sending & (kind == _OWN_COMPLETION)),
+            gates[1].open & allowed[2],
+            gates[2].open & allowed[3],
             message & allowed[4]))
 
         # The kind that waited longest goes first among those that may.

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The transmit side of the raw attachment: order between kinds of TLP, and no cycle lost between TLPs."""
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stream"))
+from stream_bench import STALLS, receive, send, simulate, watch  # noqa: E402
+
+from unvirt.pcie.attach.raw_transmit import RawTransmit  # noqa: E402
+
+INFINITE = 0x3F
+
+
+def posted(number, dws, lanes):
+    """Return the beats of a posted write of ``dws`` DWs to a page of its own."""
+    words = [number << 16 | word for word in range(dws)]
+    beats = [words[at:at + lanes] for at in range(0, dws, lanes)]
+    header = {"address": number << 12, "length": dws, "first_be": 0xF, "last_be": 0xF if dws > 1 else 0}
+    return [{"header": header, "data": sum(word << 32 * lane for lane, word in enumerate(beat)),
+             "first": at == 0, "last": at == len(beats) - 1} for at, beat in enumerate(beats)]
+
+
+def completion(tag, order):
+    """Return the beat of a completion with one DW that must not pass posted write ``order``."""
+    return {"header": {"tag": tag, "length": 1, "byte_count": 4, "order": order}, "data": tag, "first": 1, "last": 1}
+
+
+def tlps(beats):
+    """Put beats together; return (first DWs in wire order, beats used) of each TLP."""
+    out = []
+    for beat in beats:
+        if beat.first:
+            out.append([])
+        out[-1].append(beat.data)
+    return out
+
+
+def kind(tlp):
+    """Return format and type of a TLP."""
+    return tlp[0] & 0xFF
+
+
+@pytest.mark.parametrize("stalls", STALLS)
+def test_a_completion_never_passes_the_write_it_follows(stalls):
+    """Of completions back to back each is held until the posted write it names has gone [PCIe 2.4.1]."""
+    seed = 1
+    rng = random.Random(seed)
+    dut = RawTransmit(data_width=64)
+    writes = [posted(number, 3, 2) for number in range(1, 9)]
+    answers = [completion(tag, order) for tag, order in enumerate((0, 1, 1, 2, 4, 4, 5, 6, 8))]
+    beats = []
+
+    async def settings(ctx):
+        ctx.set(dut.credits.infinite, INFINITE)
+
+    async def late_writes(ctx):
+        for write in writes:
+            await ctx.tick().repeat(rng.randrange(1, 40))
+            await send(dut.posted, write, stall=stalls[0], random=rng)(ctx)
+
+    total = 8 * 3 + 9 * 2
+    simulate(dut, settings, late_writes, send(dut.completions, answers, stall=stalls[0], random=rng),
+             receive(dut.tx, total, beats, stall=stalls[1], random=rng), background=[watch(dut.tx)])
+    written, seen = 0, 0
+    for tlp in tlps(beats):
+        if kind(tlp) == 0x40:
+            written += 1
+            continue
+        order = answers[seen]["header"]["order"]
+        assert written >= order, f"completion {seen} left after {written} writes and must follow write {order}"
+        seen += 1
+    assert (written, seen) == (8, 9)
+
+
+@pytest.mark.parametrize("width", [32, 64, 128, 256, 512])
+def test_no_cycle_is_lost_between_posted_writes(width):
+    """Writes that wait leave without a gap, whole and in order."""
+    dut = RawTransmit(data_width=width)
+    lanes = width // 32
+    writes = [posted(number, 2 + number, lanes) for number in range(1, 13)]
+    beats, cycles = [], []
+
+    async def settings(ctx):
+        ctx.set(dut.credits.infinite, INFINITE)
+        ctx.set(dut.tx.ready, 1)
+
+    async def collect(ctx):
+        cycle = 0
+        while len(cycles) < total:
+            _, _, valid, payload = await ctx.tick().sample(dut.tx.valid, dut.tx.payload)
+            if valid:
+                beats.append(payload)
+                cycles.append(cycle)
+            cycle += 1
+
+    total = sum(-(-(3 + 2 + number) // lanes) for number in range(1, 13))
+    simulate(dut, settings, collect, send(dut.posted, [beat for write in writes for beat in write]))
+    data = []
+    for tlp in tlps(beats):
+        words = [value >> 32 * lane & 0xFFFF_FFFF for value in tlp for lane in range(lanes)]
+        number = int.from_bytes(words[2].to_bytes(4, "little"), "big") >> 12
+        length = int.from_bytes(words[0].to_bytes(4, "little"), "big") & 0x3FF
+        data.append((number, words[3:3 + length]))
+    assert data == [(number, [number << 16 | word for word in range(2 + number)]) for number in range(1, 13)]
+    gaps = cycles[-1] - cycles[0] + 1 - total
+    assert gaps == 0, f"{gaps} idle cycles among {total} beats"
