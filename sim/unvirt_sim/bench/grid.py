@@ -10,7 +10,7 @@ from .isolation import beside_dead_queue, receive_beside_stalled_mac
 from .latency import own_cycles, receive_latency, transmit_latency
 from .limits import limit
 from .link import LINKS, WIDE_64
-from .session import BenchFailed, FramesLost, Load, Session
+from .session import Load, Session, at_highest_rate
 
 __all__ = ["Bench", "Row", "WIDTHS"]
 
@@ -144,22 +144,8 @@ class Bench:
             again = Load(**(asdict(load) | {"period": period}))
             return self._session(width, latency, link).run(again)
 
-        try:
-            return run(0.0), ""
-        except FramesLost:
-            pass
-        best, lost, period = None, frame * 8 / width, frame * 8 / width + 2.0
-        while best is None or period < 0.98 * best[1]:
-            try:
-                best = run(period), period
-            except FramesLost:
-                lost = period
-            if best is None and lost > 50 * frame * 8 / width + 400:
-                raise BenchFailed(f"Frames are lost even at one in {lost:.0f} cycles")
-            period = (lost + best[1]) / 2 if best else 1.5 * lost
-            if best and best[1] - lost < 0.02 * best[1]:
-                break
-        return best[0], f"RX offered one in {best[1]:.1f}"
+        result, period = at_highest_rate(run, frame * 8 / width)
+        return result, f"RX offered one in {period:.1f}" if period else ""
 
     def _throughput(self, width, way, frame, latency, link=None):
         run, note = self._run(width, way, frame, latency, link)

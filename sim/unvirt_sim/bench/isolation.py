@@ -2,7 +2,7 @@
 """What one queue that cannot move does to another."""
 
 from .figures import cycles_per_packet
-from .session import BenchFailed, Load, Run, Session
+from .session import BenchFailed, FramesLost, Load, Run, Session, at_highest_rate
 
 __all__ = ["beside_dead_queue", "receive_beside_stalled_mac"]
 
@@ -26,6 +26,8 @@ def _rate(session, load, queues, name, *, spoil=lambda session, rings: None):
     while ring.done < goal:
         sim.run(64)
         quiet = 0 if ring.reap() else quiet + 64
+        if sim.counters["rx_dropped"]:
+            raise FramesLost("A received frame was dropped")
         if ring.size - ring.backlog >= 128:
             ring.publish(ring.size - ring.backlog)
         if quiet > 20_000 + 8 * session.latency:
@@ -60,14 +62,18 @@ def beside_dead_queue(library, *, width, latency=250, packets=1200, what="data",
     return alone, beside
 
 
-def receive_beside_stalled_mac(library, *, width, latency=0, packets=1200, period=0.0, seed=1):
-    """Return (alone, beside): cycles per received packet with nothing to transmit, and with a full queue before a stalled MAC."""
-    load = Load(receive=packets, period=period)
+def receive_beside_stalled_mac(library, *, width, latency=0, packets=1200, seed=1):
+    """Return (alone, beside): cycles per received packet with nothing to transmit, and with a full queue before a stalled MAC.
 
+    Each at its highest rate at which no frame is lost.
+    """
     def stall(session, rings):
         session.simulation.mac_stalled = True
 
-    alone = _rate(Session(library, width=width, latency=latency, seed=seed), load, {"rx": 0}, "rx")
-    beside = _rate(Session(library, width=width, latency=latency, seed=seed), load, {"rx": 0, "tx": 1}, "rx",
-                   spoil=stall)
-    return alone, beside
+    def rate(queues, spoil):
+        def run(period):
+            load = Load(receive=packets, period=period)
+            return _rate(Session(library, width=width, latency=latency, seed=seed), load, queues, "rx", spoil=spoil)
+        return at_highest_rate(run, Load.frame * 8 / width)[0]
+
+    return rate({"rx": 0}, lambda session, rings: None), rate({"rx": 0, "tx": 1}, stall)
