@@ -48,8 +48,10 @@ def indirect_with_next(driver):
 
 
 def indirect_in_indirect(driver):
+    # The inner table is good in itself: only where it stands is wrong.
     driver.set_descriptor(0, TABLE, 32, INDIRECT)
-    driver.set_descriptor(0, TABLE, 32, INDIRECT, table=TABLE)
+    driver.set_descriptor(0, TABLE + 1024, 16, INDIRECT, table=TABLE)
+    driver.set_descriptor(0, DATA, 64, table=TABLE + 1024)
     driver.publish([0])
 
 
