@@ -99,6 +99,11 @@ class Traffic:
         """Return how many frames were dropped that no successor has shown to be missing yet."""
         return self.simulation.counters["rx_dropped"] - self.dropped - self.lost
 
+    def _lose(self):
+        """The oldest frame under way was dropped: its buffers are still there, for others."""
+        self.posted.extendleft(reversed(self.sent.popleft()[1]))
+        self.lost += 1
+
     async def _post(self):
         ring = self.driver.rx
         while len(self.groups) > len(ring.outstanding):
@@ -174,10 +179,10 @@ class Traffic:
         before = len(self.sent) + len(self.out) - self.reaped
         for frame in await self.driver.collect():
             while self._missing() and self.sent and frame != self.sent[0][0]:
-                # Its buffers are still there, for others.
-                self.posted.extendleft(reversed(self.sent.popleft()[1]))
-                self.lost += 1
+                self._lose()
             assert self.sent and frame == self.sent.popleft()[0], f"a frame of {len(frame)} bytes came that was not next"
+        while self.sent and len(self.sent) <= self._missing():
+            self._lose()
         for _, frame, aborted in simulation.take_frames():
             assert not aborted, "a frame was aborted"
             assert self.out and frame == self.out.popleft()[0], f"a frame of {len(frame)} bytes left that was not next"
