@@ -204,6 +204,7 @@ class VirtioNetDevice(wiring.Component):
             receive.read_word.eq(engine.sink_word),
             engine.sink_data.eq(receive.read_data),
             receive.buffers.eq(engine.sink_buffers),
+            engine.sink_crowded.eq(receive.crowded),
             fields.mac.eq(int.from_bytes(octets, "little")),
             fields.status[STATUS_LINK_UP].eq(self.mac_link_up),
             fields.max_virtqueue_pairs.eq(config.queue_pairs),

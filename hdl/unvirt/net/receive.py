@@ -52,6 +52,8 @@ class Receive(wiring.Component):
         Synchronous read of the oldest frame's bytes; still good in the cycle after the frame was taken.
     buffers : ``In(16)``
         How many buffers the frame in ``read_data`` was given.
+    crowded : ``Out(1)``
+        Whole frames hold more than three quarters of the memory.
     stat_dropped : ``Out(1)``
         Pulse for each frame dropped here.
     """
@@ -69,6 +71,7 @@ class Receive(wiring.Component):
             "read_word": In(range(self._words)),
             "read_data": Out(config.data_width),
             "buffers": In(16),
+            "crowded": Out(1),
             "stat_dropped": Out(1),
         })
 
@@ -137,7 +140,7 @@ class Receive(wiring.Component):
                     beat.data.word_select((lane - shift) % lanes, 8)),
                 cells.write.high[lane].eq(lane < shift),
             ]
-        m.d.sync += used.eq(kept)
+        m.d.sync += [used.eq(kept), self.crowded.eq(used[-1] | used[-3:-1].all())]
         with m.If(self.mac_valid):
             m.d.sync += [place.eq(now_place + 1), length.eq(now_length), mine.eq(now_mine),
                          bad.eq(give_up)]

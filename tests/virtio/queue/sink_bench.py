@@ -30,6 +30,7 @@ class Rig:
         self.host = HostWrites(self.rng, self.lanes)
         self.memory = bytearray(self.rng.randbytes(SIZE))
         self.mergeable = mergeable
+        self.coming = set()                # rows with chains on their way to the store
         self.waiting = []                  # (row, address, bytes) at the device, oldest first
         self.used = []
         self.dropped = self.cycle = 0
@@ -80,6 +81,11 @@ class Rig:
                 self.taken.append((self.cycle, self.waiting.pop(0)))
                 hidden = self.rng.choice([0, 0, 3]) if self.stall else 0
             self.dropped += dropped
+
+    async def show_coming(self, ctx):
+        while True:
+            _, _, row = await ctx.tick().sample(self.dut.coming_row)
+            ctx.set(self.dut.coming, row in self.coming)
 
     async def take_used(self, ctx):
         port, held = self.dut.used, None
@@ -139,7 +145,7 @@ class Rig:
         self.swept = False
         for bench in (sweep, *benches):
             simulator.add_testbench(bench)
-        for bench in (self.personality, self.take_used, watchdog,
+        for bench in (self.personality, self.take_used, self.show_coming, watchdog,
                       partial(self.chains.serve, port=self.dut.chains, stall=self.stall),
                       partial(self.host.serve, port=self.dut.writes, stall=self.stall)):
             simulator.add_testbench(bench, background=True)

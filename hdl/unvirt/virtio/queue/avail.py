@@ -60,6 +60,9 @@ class AvailController(wiring.Component):
         Writes of used flags.
     retired_row, retired : ``Out``/``In``
         Position after the last chain given back (synchronous).
+    coming_row, coming : ``In``/``Out``
+        Whether entries of that row are on their way: known and not yet chains, or the index is being read (synchronous). It
+        falls only when the last of them has become a chain.
     free_slots, unused : ``In``
         Slots in the pool; reserved slots given back in this cycle.
     added : ``In(1)``
@@ -87,6 +90,8 @@ class AvailController(wiring.Component):
             "flags": Out(stream.Signature(WriteBeat(data_width))),
             "retired_row": Out(width),
             "retired": In(16),
+            "coming_row": In(width),
+            "coming": Out(1),
             "free_slots": In(range(slots + 1)),
             "unused": In(7),
             "added": In(1),
@@ -99,8 +104,10 @@ class AvailController(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
+        m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         m.submodules.notified = notified = RowFlags(rows=self._rows)
-        connect(m, flipped(self.sweep), state.sweep)
+        for cells in (state, coming):
+            connect(m, flipped(self.sweep), cells.sweep)
 
         row = Signal(row_width(self._rows))
         next_row = Signal.like(row)
@@ -119,6 +126,10 @@ class AvailController(wiring.Component):
             notified.test_row.eq(row),
             state.write_row.eq(row),
             state.write_value.eq(now),
+            coming.write_valid.eq(state.write_valid),
+            coming.write_row.eq(row),
+            coming.read_row[0].eq(self.coming_row),
+            self.coming.eq(coming.read_value[0]),
         ]
 
         pending = Signal(16)
@@ -247,7 +258,10 @@ class AvailController(wiring.Component):
                     m.next = "STORE"
 
             with m.State("STORE"):
-                m.d.comb += state.write_valid.eq(1)
+                m.d.comb += [
+                    state.write_valid.eq(1),
+                    coming.write_value.eq(config.enabled & ((pending != 0) | now.ring_pending | now.index_pending)),
+                ]
                 m.next = "IDLE"
                 with m.If((pending != 0) & ~now.ring_pending & config.enabled & ~self.drain):
                     m.next = "AGAIN"

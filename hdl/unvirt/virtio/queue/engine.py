@@ -65,7 +65,7 @@ class QueueEngine(wiring.Component):
         Used flags, used ring, sink data.
     source_packets, source_word, source_data, source_next_of, source_next, source_free :
         The source service: packets in the transmit buffer and access to it.
-    sink_packets, sink_word, sink_data, sink_buffers, mergeable :
+    sink_packets, sink_word, sink_data, sink_buffers, sink_crowded, mergeable :
         The sink service.
     msix_enable, max_read_request_size : ``In``
     dma_idle : ``In(1)``
@@ -99,6 +99,7 @@ class QueueEngine(wiring.Component):
             "sink_word": Out(range(sink_size * 8 // width)),
             "sink_data": In(width),
             "sink_buffers": Out(16),
+            "sink_crowded": In(1),
             "mergeable": In(1),
             "msix_enable": In(1),
             "max_read_request_size": In(3),
@@ -176,6 +177,9 @@ class QueueEngine(wiring.Component):
             self.sink_word.eq(sink.read_word),
             sink.read_data.eq(self.sink_data),
             self.sink_buffers.eq(sink.buffers),
+            sink.crowded.eq(self.sink_crowded),
+            fetch.coming_row.eq(sink.coming_row),
+            sink.coming.eq(fetch.coming),
             sink.mergeable.eq(self.mergeable),
             self.stat_source_dropped.eq(source.stat_dropped),
             self.stat_sink_dropped.eq(sink.stat_dropped),

@@ -46,6 +46,8 @@ class FetchSide(wiring.Component):
         Writes of used flags.
     retired_row, retired : ``Out``/``In``
         Position after the last chain of a row given back (synchronous).
+    coming_row, coming : ``In``/``Out``
+        Whether entries of a row are on their way to the store (synchronous).
     head_row, head : ``Out``/``In``
         Position of the oldest chain of a row not consumed (synchronous).
     ready_rows : ``Out(stream)``
@@ -74,6 +76,8 @@ class FetchSide(wiring.Component):
             "flags": Out(stream.Signature(WriteBeat(config.data_width))),
             "retired_row": Out(width),
             "retired": In(16),
+            "coming_row": In(width),
+            "coming": Out(1),
             "head_row": Out(width),
             "head": In(16),
             "ready_rows": Out(stream.Signature(width)),
@@ -163,6 +167,8 @@ class FetchSide(wiring.Component):
             avail.added.eq(ring.chains.valid & ring.chains.ready),
             self.retired_row.eq(avail.retired_row),
             avail.retired.eq(self.retired),
+            avail.coming_row.eq(self.coming_row),
+            self.coming.eq(avail.coming),
             self.head_row.eq(walker.head_row),
             walker.head_position.eq(self.head),
             self.violation.eq(avail.violation | ring.violation | walker.violation),

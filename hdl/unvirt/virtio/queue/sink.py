@@ -29,9 +29,11 @@ CHAINS_MOVING = 8
 class Sink(wiring.Component):
     """Puts packets into buffers.
 
-    The chains that hold a packet are all found before the first is used; if the store has too few of them right now, or without ``mergeable`` the
-    first is too small, the packet is dropped and none is used: an empty queue never holds another up. Every chain but the last is filled. A used
-    element and the chain's slot go once the write engine took the last byte of that chain; all but the last of a packet have ``more`` set.
+    The chains that hold a packet are all found before the first is used; if the queue has too few of them, or without ``mergeable`` the
+    first is too small, the packet is dropped and none is used: an empty queue never holds another up. A packet whose queue has buffers on their way
+    to the store waits for them, for ``PATIENCE`` cycles at most and only while its memory is not ``crowded``. Every chain but the last is
+    filled. A used element and the chain's slot go once the write engine took the last byte of that chain; all but the last of a packet have
+    ``more`` set.
 
     **Latency**: five cycles from packet to its first beat (six if the packet before went to another row), one from a chain's last beat to its used
     element.
@@ -65,6 +67,10 @@ class Sink(wiring.Component):
     used : ``Out(stream.Signature(UsedElement))``
     retired_row, retired : ``In``/``Out`` arrays
         Synchronous; [0]: position after the last chain given back, [1]: after the last one that was given to a packet.
+    coming_row, coming : ``Out``/``In``
+        Whether buffers of a row are on their way to the store (synchronous).
+    crowded : ``In(1)``
+        The personality's memory is about to be full: no packet waits for buffers.
     mergeable, drain : ``In(1)``
     stat_dropped, idle : ``Out(1)``
     sweep : ``In``
@@ -88,6 +94,9 @@ class Sink(wiring.Component):
             "used": Out(stream.Signature(UsedElement(rows))),
             "retired_row": In(row_width(rows)).array(2),
             "retired": Out(16).array(2),
+            "coming_row": Out(row_width(rows)),
+            "coming": In(1),
+            "crowded": In(1),
             "stat_dropped": Out(1),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -132,6 +141,9 @@ class Sink(wiring.Component):
             self.idle.eq(scan.idle & scan.behind_empty),
             chains.parsed_row.eq(scan.parsed_row),
             scan.parsed.eq(chains.parsed),
+            self.coming_row.eq(scan.parsed_row),
+            scan.coming.eq(self.coming),
+            scan.crowded.eq(self.crowded),
             chains.order_row.eq(scan.order_row),
             chains.order_position.eq(scan.order_position),
             scan.slot.eq(chains.slot),

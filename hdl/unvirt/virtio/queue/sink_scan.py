@@ -8,7 +8,10 @@ from amaranth.lib.wiring import In, Out
 from ..contract import row_width
 from .contract import LENGTH_WIDTH, ChainRecord
 
-__all__ = ["SinkPacket", "SinkChain", "SinkScan"]
+__all__ = ["PATIENCE", "SinkPacket", "SinkChain", "SinkScan"]
+
+PATIENCE = 1 << 14
+"""Cycles that a packet may wait for buffers on their way: several times what fetching them takes, and soon over for whoever is behind it."""
 
 
 def _place(rows, size):
@@ -48,8 +51,10 @@ class SinkChain(data.StructLayout):
 class SinkScan(wiring.Component):
     """Finds the chains of each packet, all of them before the first is used.
 
-    Looks at a packet or the one behind it, so that chains are known when the memory is free to be read. If the store has too few chains right now, or
-    without ``mergeable`` the first is too small, the packet is a ``drop`` and none is used.
+    Looks at a packet or the one behind it, so that chains are known when the memory is free to be read. If the queue has too few chains, or
+    without ``mergeable`` the first is too small, the packet is a ``drop`` and none is used. The queue has too few if all it made available are in
+    the store and walked, or fill its window; as long as more are on their way the scan begins again, up to ``PATIENCE`` cycles and not while
+    ``crowded``: then the packet is dropped after all, so that no queue holds up another for long, nor at its full rate at all.
 
     **Latency**: two cycles from packet to chain, with n chains 2 n + 1 to the first. **Throughput**: a packet of one chain in two cycles,
     of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost.
@@ -64,6 +69,10 @@ class SinkScan(wiring.Component):
     discard : ``Out(1)``
         Let the oldest packet go: nobody knows it.
     o : ``Out(stream.Signature(SinkChain))``
+    coming : ``In(1)``
+        Chains of ``parsed_row`` are on their way to the store (synchronous, like ``parsed``).
+    crowded : ``In(1)``
+        No packet may wait for chains.
     parsed_row, parsed, order_row, order_position, slot, chain_slot, walked, chain, head :
         As in :func:`~unvirt.virtio.queue.contract.ChainPortSignature`.
     state_row, state : ``Out``/``In``
@@ -82,6 +91,7 @@ class SinkScan(wiring.Component):
     def __init__(self, config, *, is_sink, size):
         self._is_sink = is_sink
         self._rows = rows = config.rows
+        self._window = config.queue_window
         slots, groups = config.chain_slots, config.segment_groups
         width = row_width(rows)
         super().__init__({
@@ -94,6 +104,8 @@ class SinkScan(wiring.Component):
             "o": Out(stream.Signature(SinkChain(rows, slots, groups, size))),
             "parsed_row": Out(width),
             "parsed": In(16),
+            "coming": In(1),
+            "crowded": In(1),
             "order_row": Out(width),
             "order_position": Out(16),
             "slot": In(range(slots)),
@@ -122,6 +134,8 @@ class SinkScan(wiring.Component):
         held = Signal(14)                      # bytes of the chains found so far: not enough
         found = Signal(16)                     # how many these are
         given = Signal(16)                     # of them already passed on
+        coming = Signal()                      # as it was when `parsed` was looked up
+        waited = Signal(range(PATIENCE + 1))   # cycles since the scan of this packet began
 
         # The oldest packet that no scan has begun for.
         ahead = Signal(2)                      # packets with a scan begun, at most two
@@ -164,6 +178,7 @@ class SinkScan(wiring.Component):
             m.next = "IDLE"
             with m.If(candidate_valid & ~self.drain):
                 m.d.comb += picked.eq(1)
+                m.d.sync += waited.eq(0)
                 with m.If(candidate.row != place.row):
                     m.d.comb += looked_up.eq(candidate.row)
                     m.next = "LOOK"
@@ -175,12 +190,20 @@ class SinkScan(wiring.Component):
         def look(free):
             """Begin with the chain at ``free``; its slot is looked up in this cycle."""
             m.d.comb += self.order_position.eq(free)
-            m.d.sync += [parsed.eq(self.parsed), begin.eq(free), position.eq(free)]
+            m.d.sync += [parsed.eq(self.parsed), coming.eq(self.coming), begin.eq(free), position.eq(free)]
             m.next = "TEST"
             with m.If(self.parsed == free):
-                m.next = "DROP"
+                lack(self.coming)
+
+        def lack(hope):
+            """There are too few chains; with ``hope`` look again."""
+            m.next = "DROP"
+            with m.If(hope & ~self.crowded & ~self.drain & (waited != PATIENCE)):
+                m.next = "WAIT"
 
         swept_clean = Signal(range(self._rows + 1))   # rows seen empty since the last loose chain
+        with m.If(waited != PATIENCE):
+            m.d.sync += waited.eq(waited + 1)
         with m.FSM(name="sink_scan"):
             with m.State("IDLE"):
                 m.d.sync += swept_clean.eq(0)
@@ -190,11 +213,14 @@ class SinkScan(wiring.Component):
                     m.next = "SWEEP"
             with m.State("LOOK"):
                 look(self.state)
+            with m.State("WAIT"):
+                m.d.sync += [held.eq(0), found.eq(1), given.eq(1)]
+                m.next = "LOOK"
             with m.State("TEST"):
                 # Its record is looked up in this cycle; both look-ups stay as they are until the chain was looked at.
                 m.next = "SUM"
                 with m.If(~self.walked):
-                    m.next = "DROP"
+                    lack(1)
             with m.State("SUM"):
                 total = Signal(LENGTH_WIDTH + 1)
                 m.d.comb += [
@@ -210,8 +236,11 @@ class SinkScan(wiring.Component):
                         m.d.comb += self.order_position.eq(begin)
                         m.d.sync += position.eq(begin)
                         m.next = "AGAIN"
-                with m.Elif(~self.mergeable | ((position + 1)[:16] == parsed)):
+                with m.Elif(~self.mergeable):
                     m.next = "DROP"
+                with m.Elif((position + 1)[:16] == parsed):
+                    # A full window holds all there can be.
+                    lack(coming & (found != self._window))
                 with m.Else():
                     m.d.comb += self.order_position.eq(position + 1)
                     m.d.sync += [held.eq(total), found.eq(found + 1), position.eq(position + 1)]
