@@ -17,9 +17,6 @@ def _rate(session, load, queues, name, *, spoil=lambda session, rings: None):
     for other in rings.values():
         if not other.writable:
             other.publish(other.size)
-    if ring.writable:
-        # What cannot move has come to a stand before the rate beside it is measured.
-        sim.run(4000 + 10 * session.latency)
     sim.record()
     begin = sim.cycle
     if ring.writable:
