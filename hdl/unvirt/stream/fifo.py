@@ -126,36 +126,31 @@ class MemoryQueue(_QueueBase):
 
     def elaborate(self, platform):
         m = Module()
-        depth = self._depth
-        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=depth, init=[],
+        # A power of two, so that the pointers wrap by themselves; where nobody asks for the level there is no counter.
+        address_bits = (self._depth - 1).bit_length()
+        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=1 << address_bits, init=[],
                                                    attrs={"ram_style": "block"})
         write = cells.write_port()
         read = cells.read_port()
 
-        produce = Signal(range(depth))
-        consume = Signal(range(depth))
-        stored = Signal(range(depth + 1))   # in the memory and not yet in its output latch
-        put, get, load = Signal(), Signal(), Signal()
+        # One bit more than an address: a full memory and an empty one differ.
+        produce, consume = Signal(address_bits + 1), Signal(address_bits + 1)
+        put, load = Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(self.level != depth),
+            self.level.eq((produce - consume)[:address_bits + 1] + self.o.valid),
+            self.i.ready.eq(self.level != self._depth),
             put.eq(self.i.valid & self.i.ready),
-            get.eq(self.o.valid & self.o.ready),
-            load.eq((stored != 0) & (self.o.ready | ~self.o.valid)),
-            write.addr.eq(produce),
+            load.eq((produce != consume) & (self.o.ready | ~self.o.valid)),
+            write.addr.eq(produce[:address_bits]),
             write.data.eq(self.i.payload),
             write.en.eq(put),
-            read.addr.eq(consume),
+            read.addr.eq(consume[:address_bits]),
             read.en.eq(load),
             self.o.payload.eq(read.data),
         ]
-        with m.If(put):
-            m.d.sync += produce.eq(_advance(produce, depth))
+        m.d.sync += produce.eq(produce + put)
         with m.If(load):
-            m.d.sync += [consume.eq(_advance(consume, depth)), self.o.valid.eq(1)]
+            m.d.sync += [consume.eq(consume + 1), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        m.d.sync += [
-            stored.eq(stored + put - load),
-            self.level.eq(self.level + put - get),
-        ]
         return m

@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
-from .meta import LineAnswer, LinePortSignature
+from .meta import ContextFree, LineAnswer, LinePortSignature
 
 __all__ = ["Descriptor", "DescriptorFlags", "DescriptorItem", "DescriptorReader"]
 
@@ -66,7 +66,7 @@ class DescriptorReader(wiring.Component):
         super().__init__({
             "answers": In(stream.Signature(LineAnswer(rows, contexts))),
             "port": Out(LinePortSignature(data_width, contexts)),
-            "free": Out(wiring.Signature({"valid": Out(1), "context": Out(range(contexts))})),
+            "free": Out(ContextFree(rows, contexts)),
             "items": Out(stream.Signature(DescriptorItem(rows, contexts))),
             "skip": In(1),
             "idle": Out(1),
@@ -93,6 +93,7 @@ class DescriptorReader(wiring.Component):
             item.last.eq((index + 1 == answer.count) | answer.error),
             item.error.eq(answer.error),
             self.free.context.eq(answer.context),
+            self.free.row.eq(answer.row),
         ]
         if per_word > 1:
             m.d.comb += [

@@ -111,7 +111,7 @@ class FetchSide(wiring.Component):
         for index, block in enumerate((avail, ring, walker)):
             connect(m, flipped(self.configs[index]), block.config)
             m.d.comb += block.drain.eq(self.drain)
-        for block in (avail, store):
+        for block in (avail, meta, walker, store):
             connect(m, flipped(self.sweep), block.sweep)
 
         # Doorbells: one memory of who is waiting, one of who was notified.

@@ -20,9 +20,9 @@ from ...stream.fifo import Queue
 from ...stream.free_list import FreeList
 from ..contract import row_width
 from .lanes import LaneMemory
+from .rows import RowCount, Sweep
 
-__all__ = ["SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "LinePortSignature",
-           "MetaReader"]
+__all__ = ["ContextFree", "SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "LinePortSignature", "MetaReader"]
 
 
 class SmallRead(data.StructLayout):
@@ -75,6 +75,11 @@ class LineAnswer(data.StructLayout):
         })
 
 
+def ContextFree(rows, contexts):
+    """A context goes back, and the row it served."""
+    return wiring.Signature({"valid": Out(1), "context": Out(range(contexts)), "row": Out(row_width(rows))})
+
+
 def LinePortSignature(data_width, contexts):
     """Reading of the granules, as the reader sees it.
 
@@ -96,7 +101,8 @@ class MetaReader(wiring.Component):
 
     Requests are taken round robin, one per cycle, each when a context of its kind is free. Answers come as
     the completions do, in any order. At most half of the descriptor contexts serve one row (``line_room`` for
-    ``line_room_row``, combinational), so that reads which are never answered stop one queue only.
+    ``line_room_row``, synchronous; a read is counted in a look-up of the cycle after it), so that reads which are never answered stop one
+    queue only.
 
     Parameters
     ----------
@@ -113,12 +119,13 @@ class MetaReader(wiring.Component):
         ``line_answers`` are those of descriptors and walks.
     ring_port, line_port : ``In(LinePortSignature)``
         Access to the bytes of an answer, until its context is freed.
-    ring_free, line_free : ``In``
-        ``valid`` and ``context``: a ring or descriptor context goes back.
+    ring_free, line_free : ``In(ContextFree)``
+        A ring or descriptor context goes back.
     client : ``Out(ReadClientSignature)``
         To the read engine.
     at_rest : ``Out(1)``
         All contexts but those of walks are free.
+    sweep : ``In``
     """
 
     def __init__(self, *, data_width, rows, contexts):
@@ -130,7 +137,7 @@ class MetaReader(wiring.Component):
         self._handle_width = (contexts - 1).bit_length()
         self._buffer_width = (contexts * GRANULE_SIZE - 1).bit_length()
         port = LinePortSignature(data_width, contexts)
-        free = wiring.Signature({"valid": Out(1), "context": Out(range(contexts))})
+        free = ContextFree(rows, contexts)
         super().__init__({
             "index_reads": In(stream.Signature(SmallRead(rows))),
             "flag_reads": In(stream.Signature(SmallRead(rows))),
@@ -149,6 +156,7 @@ class MetaReader(wiring.Component):
             "line_room": Out(1),
             "client": Out(ReadClientSignature(data_width, self._handle_width, self._buffer_width)),
             "at_rest": Out(1),
+            "sweep": In(Sweep(rows)),
         })
 
     @property
@@ -356,17 +364,17 @@ class MetaReader(wiring.Component):
         self._elaborate_line_room(m, pools[3])
 
     def _elaborate_line_room(self, m, pool):
-        """Count the descriptor contexts of a row; each remembers whose it is."""
-        busy = Signal(pool.depth)
-        owners = Array(Signal(row_width(self._rows), name=f"owner{i}") for i in range(pool.depth))
-        taken = pool.alloc.valid & pool.alloc.ready
-        with m.If(taken):
-            m.d.sync += owners[pool.alloc.payload].eq(self.descriptor_reads.payload.row)
-        set_mask = Mux(taken, 1 << pool.alloc.payload, 0)[:pool.depth]
-        clear_mask = Mux(pool.free.valid, 1 << pool.free.payload, 0)[:pool.depth]
-        m.d.sync += busy.eq((busy & ~clear_mask) | set_mask)
-        mine = [busy[i] & (owners[i] == self.line_room_row) for i in range(pool.depth)]
-        m.d.comb += self.line_room.eq(sum(mine) < pool.depth // 2)
+        """Count the descriptor contexts of each row."""
+        m.submodules.held = held = RowCount(pool.depth, rows=self._rows)
+        connect(m, flipped(self.sweep), held.sweep)
+        m.d.comb += [
+            held.taken_valid.eq(pool.alloc.valid & pool.alloc.ready),
+            held.taken_row.eq(self.descriptor_reads.payload.row),
+            held.given_valid.eq(self.line_free.valid),
+            held.given_row.eq(self.line_free.row),
+            held.row.eq(self.line_room_row),
+            self.line_room.eq(held.count < pool.depth // 2),
+        ]
 
     def _elaborate_ports(self, m, buffer):
         """Two readers in turn; descriptors first when both ask, but never twice running."""

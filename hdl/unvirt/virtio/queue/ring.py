@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
 from .chains import ChainAdd
-from .meta import LineAnswer, LinePortSignature, LineRead
+from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
 
 __all__ = ["RingParser"]
 
@@ -35,7 +35,7 @@ class RingParser(wiring.Component):
     reads : ``Out(stream.Signature(LineRead))``
         Descriptor reads.
     room_row, room : ``Out`` / ``In``
-        Whether that row may have another descriptor read.
+        Whether that row may have another descriptor read (synchronous).
     finished : ``Out(stream.Signature(row))``
         All heads of the line are chains now.
     unused : ``Out``
@@ -52,7 +52,7 @@ class RingParser(wiring.Component):
             "drain": In(1),
             "answers": In(stream.Signature(LineAnswer(rows, contexts))),
             "port": Out(LinePortSignature(data_width, contexts)),
-            "free": Out(wiring.Signature({"valid": Out(1), "context": Out(range(contexts))})),
+            "free": Out(ContextFree(rows, contexts)),
             "config": Out(QueueConfigPort(rows)),
             "chains": Out(stream.Signature(ChainAdd(rows))),
             "reads": Out(stream.Signature(LineRead(rows))),
@@ -107,6 +107,7 @@ class RingParser(wiring.Component):
             self.reads.payload.count.eq(run_count),
             self.finished.payload.eq(answer.row),
             self.free.context.eq(answer.context),
+            self.free.row.eq(answer.row),
         ]
 
         def retry(start):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 
-__all__ = ["RowFlags", "RowMemory", "Sweep"]
+__all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep"]
 
 
 class Sweep(wiring.Signature):
@@ -76,6 +76,60 @@ class RowMemory(wiring.Component):
                 read.addr.eq(row),
                 Value.cast(value).eq(read.data),
             ]
+        return m
+
+
+class RowCount(wiring.Component):
+    """How many things each row holds, in block RAM: one side counts those taken, another those given back.
+
+    Either side counts one per cycle, of any row. A look-up shows the counts of the cycle in which its row was presented, in the next cycle;
+    what is taken or given back in a cycle is seen by look-ups presented in the cycle after.
+
+    Parameters
+    ----------
+    most : int
+        Most that one row may hold.
+    rows : int
+
+    Members
+    -------
+    taken_valid, taken_row, given_valid, given_row : ``In``
+        One more, one less.
+    row : ``In``, count : ``Out(range(most + 1))``
+        Row to look up, and its count one cycle later.
+    sweep : ``In(Sweep)``
+        Clears a row while nothing is held.
+    """
+
+    def __init__(self, most, *, rows):
+        self._rows = rows
+        self._width = most.bit_length()
+        row = row_width(rows)
+        super().__init__({
+            "taken_valid": In(1),
+            "taken_row": In(row),
+            "given_valid": In(1),
+            "given_row": In(row),
+            "row": In(row),
+            "count": Out(self._width),
+            "sweep": In(Sweep(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        totals = []
+        for name, valid, row in (("taken", self.taken_valid, self.taken_row),
+                                 ("given", self.given_valid, self.given_row)):
+            m.submodules[name] = total = RowMemory(self._width, rows=self._rows, readers=2)
+            wiring.connect(m, wiring.flipped(self.sweep), total.sweep)
+            m.d.sync += [total.write_valid.eq(valid), total.write_row.eq(row)]
+            m.d.comb += [
+                total.read_row[0].eq(row),
+                total.write_value.eq(total.read_value[0] + 1),
+                total.read_row[1].eq(self.row),
+            ]
+            totals.append(total.read_value[1])
+        m.d.comb += self.count.eq(totals[0] - totals[1])
         return m
 
 

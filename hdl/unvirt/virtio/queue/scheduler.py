@@ -76,6 +76,7 @@ class Scheduler(wiring.Component):
         m.d.comb += [
             queued.set_valid.eq(kicked),
             queued.set_row.eq(row),
+            # Never refused: a row is in it once at most.
             fifo.i.valid.eq(queued.set_new),
             self.visits.payload.eq(fifo.o.payload),
             self.visits.valid.eq(fifo.o.valid),

@@ -8,7 +8,7 @@
 
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
@@ -16,6 +16,7 @@ from .chains import WalkerPortSignature
 from .contract import GROUP_SEGMENTS, LENGTH_WIDTH
 from .descriptors import Descriptor, DescriptorItem
 from .meta import WalkRead
+from .rows import RowMemory, Sweep
 
 __all__ = ["Walker"]
 
@@ -89,6 +90,7 @@ class Walker(wiring.Component):
             "ready_rows": Out(stream.Signature(width)),
             "violation": Out(1),
             "idle": Out(1),
+            "sweep": In(Sweep(rows)),
         })
 
     def _state_shape(self):
@@ -113,14 +115,14 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        waiting_shape = data.StructLayout({
-            "row": row_width(self._rows), "position": 16, "slot": range(self._slots)})
         queues = []
         for name in ("source", "sink"):
-            m.submodules[f"waiting_{name}"] = queue = Queue(waiting_shape, self._slots)
+            m.submodules[f"waiting_{name}"] = queue = Queue(range(self._slots), self._slots)
             queues.append(queue)
+        # What a waiting list says of a chain is its slot; the rest is here.
         m.submodules.pending = pending = memory.Memory(
-            shape=Descriptor.as_shape().size, depth=self._slots, init=[])
+            shape=data.StructLayout({"descriptor": Descriptor, "row": row_width(self._rows), "position": 16}),
+            depth=self._slots, init=[])
         pending_write, pending_read = pending.write_port(), pending.read_port()
         m.submodules.walks = walks = memory.Memory(shape=self._state_shape(), depth=self._walks,
                                                    init=[])
@@ -132,11 +134,13 @@ class Walker(wiring.Component):
         walk = Signal(range(self._walks))
         from_item = Signal()             # `desc` came from a line, not from the waiting list
         busy = Signal(self._walks)
-        owners = [Signal(row_width(self._rows), name=f"owner{i}") for i in range(self._walks)]
+        # Walks of each row. It is the row at hand that gets one more or one less, and that was looked up before.
+        m.submodules.held = held = RowMemory(range(self._walks + 1), rows=self._rows, readers=1)
+        connect(m, flipped(self.sweep), held.sweep)
         turn = Signal()
-        crowded = Signal()
+        take_walk, free_walk = Signal(), Signal()   # the walk at hand begins, ends
         active = Signal(range(self._walks + 1))
-        start = Signal(waiting_shape)
+        start, next_start = (Signal(range(self._slots), name=name) for name in ("start", "next_start"))
         sink_row = Signal()
         group_free = Signal(range(self._groups + 1))
         length = _saturated(desc.length)
@@ -150,13 +154,21 @@ class Walker(wiring.Component):
             store.order_row.eq(item.row),
             store.order_position.eq(item.position),
             self.config.row.eq(state.row),
+            held.read_row[0].eq(state.row),
+            held.write_row.eq(state.row),
+            held.write_valid.eq(take_walk | free_walk),
+            held.write_value.eq(Mux(free_walk, held.read_value[0] - 1, held.read_value[0] + 1)),
             self.head_row.eq(state.row),
             self.group_taken_sink.eq(sink_row),
             group_free.eq(self._groups // 2 - Mux(sink_row, self.sink_groups, self.source_groups)),
             self.ready_rows.payload.eq(state.row),
             pending_write.addr.eq(store.slot),
-            pending_write.data.eq(item.descriptor),
-            pending_read.addr.eq(start.slot),
+            pending_write.data.descriptor.eq(item.descriptor),
+            pending_write.data.row.eq(item.row),
+            pending_write.data.position.eq(item.position),
+            # The chain taken from a list is looked up in that cycle, and until its walk begins.
+            next_start.eq(start),
+            pending_read.addr.eq(next_start),
             store.segment.address.eq(desc.address),
             store.segment.length.eq(length),
             store.segment_index.eq(state.segments[:3]),
@@ -167,10 +179,9 @@ class Walker(wiring.Component):
             self.give_back.payload.groups.eq(state.groups),
             self.give_back.payload.sink.eq(sink_row),
         ]
+        m.d.sync += start.eq(next_start)
         for queue in queues:
-            m.d.comb += [queue.i.payload.row.eq(state.row),
-                         queue.i.payload.position.eq(state.position),
-                         queue.i.payload.slot.eq(state.slot)]
+            m.d.comb += queue.i.payload.eq(state.slot)
 
         def wait_again():
             """Put the chain on its waiting list; the list has a place for every slot."""
@@ -193,6 +204,8 @@ class Walker(wiring.Component):
                 store.chain.readable_segments.eq(state.readable_segments),
             ]
 
+        with m.If(free_walk):
+            m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
         with m.FSM(name="walker"):
             with m.State("IDLE"):
                 m.d.sync += [from_item.eq(self.items.valid), desc.eq(item.descriptor)]
@@ -205,9 +218,9 @@ class Walker(wiring.Component):
                         m.next = "HEAD"
                 with m.Elif(queues[0].o.valid | queues[1].o.valid):
                     take_sink = queues[1].o.valid & (turn | ~queues[0].o.valid)
-                    m.d.sync += [start.eq(Mux(take_sink, queues[1].o.payload,
-                                              queues[0].o.payload)), turn.eq(~take_sink)]
-                    m.d.comb += [queues[1].o.ready.eq(take_sink),
+                    m.d.sync += turn.eq(~take_sink)
+                    m.d.comb += [next_start.eq(Mux(take_sink, queues[1].o.payload, queues[0].o.payload)),
+                                 queues[1].o.ready.eq(take_sink),
                                  queues[0].o.ready.eq(~take_sink)]
                     m.next = "START"
                 with m.Else():
@@ -252,19 +265,17 @@ class Walker(wiring.Component):
             with m.State("START"):
                 m.d.sync += [
                     state.eq(0),
-                    state.row.eq(start.row),
-                    state.position.eq(start.position),
-                    state.slot.eq(start.slot),
+                    state.row.eq(pending_read.data.row),
+                    state.position.eq(pending_read.data.position),
+                    state.slot.eq(start),
                 ]
                 for number in reversed(range(self._walks)):
                     with m.If(~busy[number]):
                         m.d.sync += walk.eq(number)
                 m.next = "LOOK"
             with m.State("LOOK"):
-                # The head position of this row is looked up in this cycle.
-                mine = sum((busy[i] & (owners[i] == state.row)) for i in range(self._walks))
-                m.d.sync += [crowded.eq(mine >= max(1, self._walks // 2)),
-                             active.eq(sum(busy[i] for i in range(self._walks)))]
+                # The head position of this row and its walks are looked up in this cycle.
+                m.d.sync += active.eq(sum(busy[i] for i in range(self._walks)))
                 m.next = "DECIDE"
             with m.State("DECIDE"):
                 # Others than the head of a queue begin only if those under way leave them a group.
@@ -272,6 +283,7 @@ class Walker(wiring.Component):
                 scarce = group_free <= self._chain_groups + active
                 # A packet that is received needs the first chains of its queue together: later ones must not hold their groups.
                 far = sink_row & ((state.position - self.head_position)[:16] >= near)
+                crowded = held.read_value[0] >= max(1, self._walks // 2)
                 m.next = "LOAD"
                 with m.If(self.drain):
                     m.next = "IDLE"
@@ -281,12 +293,9 @@ class Walker(wiring.Component):
                 wait_again()
                 m.next = "IDLE"
             with m.State("LOAD"):
-                m.d.sync += [desc.eq(pending_read.data),
+                m.d.comb += take_walk.eq(1)
+                m.d.sync += [desc.eq(pending_read.data.descriptor),
                              busy.eq(busy | (1 << walk)[:self._walks])]
-                with m.Switch(walk):
-                    for number, owner in enumerate(owners):
-                        with m.Case(number):
-                            m.d.sync += owner.eq(state.row)
                 m.next = "TABLE"
             with m.State("TABLE"):
                 m.d.sync += [state.base.eq(config.desc), state.entries.eq(config.size)]
@@ -387,7 +396,7 @@ class Walker(wiring.Component):
                     m.next = "GIVE_BACK"
                 with m.Else():
                     record_chain(single=0)
-                    m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                    m.d.comb += free_walk.eq(1)
                     accept(skip=1)
                     m.next = "ANNOUNCE"
 
@@ -396,7 +405,7 @@ class Walker(wiring.Component):
                 m.d.comb += self.give_back.valid.eq(state.groups != 0)
                 with m.If((state.groups == 0) | self.give_back.ready):
                     wait_again()
-                    m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                    m.d.comb += free_walk.eq(1)
                     accept(skip=1)
                     m.next = "IDLE"
             with m.State("VIOLATE"):
@@ -405,7 +414,7 @@ class Walker(wiring.Component):
             with m.State("GIVE_BACK"):
                 m.d.comb += self.give_back.valid.eq(state.groups != 0)
                 with m.If((state.groups == 0) | self.give_back.ready):
-                    m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
+                    m.d.comb += free_walk.eq(1)
                     accept(skip=1)
                     m.next = "IDLE"
         return m

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the device costs on an ECP5, and how fast it is there: floors that must not give way.
+
+The figures are of whole devices as ``unvirt synth`` measures them. A netlist whose content did not change is not made again.
+"""
+
+
+from unvirt.config import preset
+from unvirt_boards.synth.flow import measure
+
+ENGINE = "top.core.core.engine"
+
+
+def test_rows_cost_memory_only():
+    """512 rows instead of 2 cost less than a tenth in LUTs and in flip-flops, in the queue engine and in the whole device."""
+    few, many = (measure(preset("default").with_options(rows=rows), place=False) for rows in (2, 512))
+    for name, (low, high) in {"device": (few.whole, many.whole), "engine": [run.tree.find(ENGINE).total for run in (few, many)]}.items():
+        print(f"{name}: {low.lut} -> {high.lut} LUTs ({high.lut / low.lut - 1:+.1%}), "
+              f"{low.ff} -> {high.ff} flip-flops ({high.ff / low.ff - 1:+.1%}), {low.bram} -> {high.bram} block RAMs")
+        assert high.lut < 1.1 * low.lut
+        assert high.ff < 1.1 * low.ff
+        assert high.bram >= low.bram, "state of rows is in block RAM"
