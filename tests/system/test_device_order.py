@@ -3,10 +3,11 @@
 
 import pytest
 
+from tlps import MEMORY, parse_completion, request
 from traffic import SHORT, Traffic, seeded
 
 from unvirt_sim.driver.net import NetDriver
-from unvirt_sim.driver.spec import Isr
+from unvirt_sim.driver.spec import CfgType, Isr
 from unvirt_sim.harness import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
 
@@ -27,19 +28,32 @@ def test_few_credits(small, name):
 
 
 def test_nothing_passes_the_writes_before_it(small):
-    """An ISR that shows a queue interrupt is read only after the used index is in memory, however the writes are held up.
+    """The ISR that shows a queue interrupt is completed only after the used index went out, though posted writes stand still meanwhile.
 
     Covers: DER-ORD-01, DER-ORD-02, PCI-ISR-03
     """
-    simulation, host = small(link=LinkConfig(credits=(1, 8, 32, 32, 64, 1024), posted_spread=100))
+    rng = seeded(1)
+    simulation, host = small(link=LinkConfig(credits=(1, 8, 32, 32, 64, 1024), latency=5, posted_spread=0))
     driver = go(NetDriver.find(host))
     go(driver.start(queue_size=16, interrupts="intx"))
+    held = early = 0
     for number in range(60):
         go(driver.transmit(bytes([number]) * 60))
-        for _ in range(2000):
-            if go(driver.device.isr()) & Isr.QUEUE:
-                break
-        else:
-            raise AssertionError("no interrupt came")
-        assert go(driver.tx.pending()), "the ISR was read before the used index was written"
+        simulation.run(rng.randrange(400))
+        simulation.block_credits(0)
+        simulation.run(rng.randrange(800))
+        simulation.inject(request(MEMORY, driver.device._base[CfgType.ISR], first=1), nonposted=True)
+        simulation.run(1500)
+        answers = simulation.take_completions()
+        held += not answers
+        for answer in answers:
+            if parse_completion(answer)[3][0] & Isr.QUEUE:
+                early += 1
+                assert go(driver.tx.pending()), "the ISR was read before the used index was written"
+        simulation.block_credits(0, False)
+        simulation.run(3000)
         assert go(driver.reap()) == 1
+        go(driver.device.isr())            # what this frame has left behind
+        assert len(answers) + len(simulation.take_completions()) == 1
+    print(f"{held} reads waited for a write, {early} told of one that was out")
+    assert held > 10 and early > 10
