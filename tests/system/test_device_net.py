@@ -167,7 +167,10 @@ def test_transmitted_lengths(small, size):
 
 
 def test_used_length_of_receive(small):
-    """The used length is what was written, header included; nothing behind it is touched. Covers: CORE-VQ-02, SPLIT-USED-02"""
+    """The used length is what was written, header included; nothing behind it is touched.
+
+    Covers: CORE-VQ-02, SPLIT-USED-02, SPLIT-USED-07
+    """
     simulation, _, driver = start(small)
     for size in (14, 15, 100, 1514):
         simulation.send_frame(bytes(size))
@@ -210,7 +213,7 @@ def test_received_header(small):
     """Every field of the header of a received packet is zero but for num_buffers; VLAN tags are passed on like anything.
 
     Covers: NET-HDR-01, NET-HDR-03, NET-RX-05, NET-RX-07, NET-RX-08, NET-RX-09, NET-RX-10, NET-RX-11, NET-RX-12, NET-RX-16, NET-RX-25,
-    NET-RX-30, NET-CTRL-VLAN-01
+    NET-RX-30, NET-RX-06, NET-RX-13, NET-CTRL-VLAN-01
     """
     simulation, _, driver = start(small)
     plain = b"\xff" * 6 + b"\2" * 6 + b"\x08\x00" + bytes(range(100))

@@ -32,7 +32,7 @@ def base(device, cfg_type=CfgType.COMMON):
 def test_offered_features_are_exactly_these(registers):
     """The feature words are those of the implemented features and nothing else, in every window.
 
-    Covers: CORE-FEAT-01, CORE-FEAT-04, CORE-FEAT-07, CORE-RSVD-01, CORE-RSVD-08, CORE-RSVD-10, CORE-VQ-03, PCI-COMMON-03, NET-FEAT-17
+    Covers: CORE-FEAT-01, CORE-FEAT-04, CORE-FEAT-07, CORE-RSVD-01, CORE-RSVD-03, CORE-RSVD-08, CORE-RSVD-10, CORE-VQ-03, PCI-COMMON-03, NET-FEAT-17
     """
     offered = go(registers.offered(windows=5))
     assert offered == EXPECTED

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the device reads, and when: seen on the link, TLP by TLP."""
+
+from unvirt_sim.driver.net import NetDriver
+from unvirt_sim.harness import LinkConfig, Seen
+from unvirt_sim.harness_host import run_driver as go
+
+FRAME = bytes(range(60))
+LINK = LinkConfig(tx_stall=0.5, latency=5, latency_spread=5)
+
+
+def start(small):
+    simulation, host = small(link=LINK)
+    driver = go(NetDriver.find(host))
+    go(driver.start(queue_size=16, interrupts="msix"))
+    return simulation, driver
+
+
+def test_flags_are_read_after_the_index_went_out(small):
+    """Whether to interrupt is read from memory only when the used index it is about was sent: a flag read earlier could be an old one.
+
+    Covers: DER-RACE-02
+    """
+    simulation, driver = start(small)
+    simulation.record()
+    for _ in range(40):
+        go(driver.transmit(FRAME))
+        go(driver.wait_transmitted(1))
+    simulation.run(2000)
+    published = asked = 0
+    for record in simulation.records():
+        if record.kind == Seen.UP_WRITE and record.address == driver.tx.used + 2:
+            published += 1
+        if record.kind == Seen.UP_READ and record.address == driver.tx.avail and record.bytes == 2:
+            asked += 1
+            assert asked <= published, "the flags were read before the index was written"
+    assert published == asked == 40
+
+
+def test_buffers_to_be_written_are_not_read(small):
+    """No read touches a receive buffer. Covers: SPLIT-DESC-02"""
+    simulation, driver = start(small)
+    go(driver.fill([100, 1500], limit=8))
+    places = [chain.token for chain in driver.rx.outstanding.values()]
+    simulation.record()
+    simulation.run(2000)
+    for _ in range(4):
+        simulation.send_frame(FRAME)
+    assert len(go(driver.receive(4))) == 4
+    reads = [record for record in simulation.records() if record.kind == Seen.UP_READ]
+    assert reads and len(places) == 8
+    for place in places:
+        assert not any(place.base < read.address + read.bytes and read.address < place.base + place.size for read in reads)
+
+
+def test_mac_and_mtu_do_not_change(small):
+    """Address and MTU are the same from the beginning, through traffic, resets and changes of the link.
+
+    Covers: NET-CFG-04, DER-RST-04
+    """
+    simulation, driver = start(small)
+
+    def fields():
+        device = driver.device
+        return go(device.config(0, 6)).to_bytes(6, "little").hex(":"), go(device.config(10, 2))
+
+    expected = ("02:75:6e:76:69:72", 1500)
+    assert fields() == expected
+    go(driver.transmit(FRAME))
+    go(driver.wait_transmitted(1))
+    assert fields() == expected
+    for level in (False, True):
+        simulation.mac_link_up = level
+        simulation.run(500)
+        assert fields() == expected
+    go(driver.stop())
+    generation = go(driver.device.get("config_generation"))
+    assert fields() == expected
+    go(driver.device.reset())
+    assert fields() == expected
+    assert go(driver.device.get("config_generation")) == generation, "nothing changed, but the generation moved"
