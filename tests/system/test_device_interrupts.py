@@ -4,11 +4,14 @@
 import pytest
 
 from unvirt_sim.driver.device import VirtioDevice
-from unvirt_sim.driver.net import CONFIG_VECTOR, RX_VECTOR, TX_VECTOR, NetDriver
-from unvirt_sim.driver.spec import NO_VECTOR, Isr
+from unvirt_sim.driver.net import CONFIG_VECTOR, RX_VECTOR, TX_VECTOR, WANTED, NetDriver
+from unvirt_sim.driver.spec import NO_VECTOR, Feature, Isr, mask
 from unvirt_sim.harness_host import run_driver as go
 
 FRAME = bytes(range(60))
+
+BY_FLAGS = WANTED & ~mask(Feature.EVENT_IDX)
+"""Without EVENT_IDX the driver asks for interrupts by a flag."""
 
 
 def start(small, interrupts, **options):
@@ -77,7 +80,7 @@ def test_suppressed_by_the_driver(small):
     """With the flag in the available ring set no interrupt comes; cleared, it does again. Covers: SPLIT-USUP-01, SPLIT-USUP-02,
     SPLIT-USUP-03
     """
-    simulation, host, driver = start(small, "msix")
+    simulation, host, driver = start(small, "msix", wanted=BY_FLAGS)
     go(driver.tx.disable_interrupts())
     for _ in range(3):
         go(driver.transmit(FRAME))
@@ -87,6 +90,40 @@ def test_suppressed_by_the_driver(small):
     go(driver.transmit(FRAME))
     simulation.run(1500)
     assert counts(host)[TX_VECTOR] == 1
+
+
+def test_used_event(small):
+    """With EVENT_IDX an interrupt comes when the used index goes past used_event, in one step or in many, and not otherwise; flags mean nothing.
+
+    Covers: CORE-RSVD-14, SPLIT-USUP-04, SPLIT-USUP-05, SPLIT-USUP-06, SPLIT-ASUP-03, DER-RACE-03
+    """
+    simulation, host, driver = start(small, "msix")
+    tx = driver.tx
+
+    def messages(event, frames, together):
+        """Return after which of ``frames`` packets a message came, ``event`` being used_event beyond the used index."""
+        go(host.write(tx.avail + 4 + 2 * tx.size, (tx.used_idx + event & 0xFFFF).to_bytes(2, "little")))
+        came, before = [], counts(host)[TX_VECTOR]
+        for number in range(frames):
+            go(driver.transmit(FRAME, publish=False))
+            if not together or number == frames - 1:
+                go(tx.publish())
+                simulation.run(2500)
+                came += [number] * (counts(host)[TX_VECTOR] - before)
+                before = counts(host)[TX_VECTOR]
+        assert go(driver.reap()) == frames
+        return came
+
+    go(host.write(tx.avail, b"\1\0"))                       # without EVENT_IDX: no interrupts
+    for event in range(4):
+        assert messages(event, 4, together=False) == [event]
+    assert messages(-1, 4, together=False) == []
+    assert messages(4, 4, together=False) == []
+    go(host.write(tx.avail, b"\0\0"))
+    for event in range(8):
+        assert messages(event, 8, together=True) == [7], event
+    for event in (-1, 8, 0x8000):
+        assert messages(event, 8, together=True) == []
 
 
 @pytest.mark.parametrize("how", ["vector", "function"])
@@ -168,7 +205,7 @@ def test_intx(small):
 
     Covers: PCI-INT-02, PCI-INT-04, PCI-ISR-03, PCI-ISR-04, PCI-ISR-05, PCI-ISR-06, PCI-ISR-07, PCI-MSIX-12
     """
-    simulation, host, driver = start(small, "intx")
+    simulation, host, driver = start(small, "intx", wanted=BY_FLAGS)
     function = driver.device.function
     assert not simulation.intx and go(driver.device.isr()) == 0
     go(driver.transmit(FRAME))

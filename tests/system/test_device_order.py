@@ -6,8 +6,8 @@ import pytest
 from tlps import MEMORY, parse_completion, request
 from traffic import SHORT, Traffic, seeded
 
-from unvirt_sim.driver.net import NetDriver
-from unvirt_sim.driver.spec import CfgType, Isr
+from unvirt_sim.driver.net import WANTED, NetDriver
+from unvirt_sim.driver.spec import CfgType, Feature, Isr, mask
 from unvirt_sim.harness import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
 
@@ -35,7 +35,7 @@ def test_nothing_passes_the_writes_before_it(small):
     rng = seeded(1)
     simulation, host = small(link=LinkConfig(credits=(1, 8, 32, 32, 64, 1024), latency=5, posted_spread=0))
     driver = go(NetDriver.find(host))
-    go(driver.start(queue_size=16, interrupts="intx"))
+    go(driver.start(queue_size=16, interrupts="intx", wanted=WANTED & ~mask(Feature.EVENT_IDX)))
     held = early = 0
     for number in range(60):
         go(driver.transmit(bytes([number]) * 60))

@@ -80,7 +80,7 @@ class FeatureRule:
     needs: tuple[int, ...]
 
 
-VIRTIO_FEATURES = frozenset({Feature.INDIRECT_DESC, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
+VIRTIO_FEATURES = frozenset({Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
                              Feature.ORDER_PLATFORM})
 """What the transport and the queue engine offer to every device type."""
 

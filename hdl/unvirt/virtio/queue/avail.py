@@ -3,7 +3,7 @@
 
     visits ----------+                     +--> index reads
     index answers ---+--> one row at a time +--> ring reads
-    lines finished --+                     +--> used flags (NO_NOTIFY)
+    lines finished --+                     +--> used flags (NO_NOTIFY) or avail_event
 
 Per row: `known` (index read last) and `fetched` (first entry not yet requested), one index read and one ring read in flight.
 """
@@ -29,7 +29,7 @@ class AvailRow(data.Struct):
     index_pending: 1      # an index read is in flight
     ring_pending:  1      # ring entries are being fetched or parsed
     stale:         1      # a doorbell came after the last index read was asked for
-    silent:        1      # the driver was told not to notify
+    silent:        1      # the driver does not notify: it was told so, or avail_event lies behind its index
 
 
 class AvailController(wiring.Component):
@@ -37,8 +37,10 @@ class AvailController(wiring.Component):
 
     A doorbell makes the index be read once; as long as entries are known they are fetched line by line. When the driver
     notifies although work is in progress, notifications are switched off (used flags = 1) and the index is polled, one read in flight, until it
-    shows nothing new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. An index more than the queue size ahead
-    of the position is a violation. Each event takes six cycles and what its requests wait.
+    shows nothing new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. With ``event_idx`` a driver that has
+    notified is silent by itself until avail_event is written: so the index is polled in the same way, and where it stands still it is written to
+    avail_event instead [virtio 2.7.10]. An index more than the queue size ahead of the position is a violation. Each event takes six cycles and
+    what its requests wait.
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ class AvailController(wiring.Component):
 
     Members
     -------
+    event_idx : ``In(1)``
+        VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; answers are consumed without effect.
     visits, notified : ``In``
@@ -57,7 +61,7 @@ class AvailController(wiring.Component):
     again : ``Out(stream)``
         Rows that could not go on for want of slots, back to the scheduler's tail.
     flags : ``Out(stream.Signature(WriteBeat))``
-        Writes of used flags.
+        Writes of used flags and of avail_event.
     retired_row, retired : ``Out``/``In``
         Position after the last chain given back (synchronous).
     coming_row, coming : ``In``/``Out``
@@ -78,6 +82,7 @@ class AvailController(wiring.Component):
         self._window = window
         width = row_width(rows)
         super().__init__({
+            "event_idx": In(1),
             "drain": In(1),
             "visits": In(stream.Signature(width)),
             "notified_valid": In(1),
@@ -143,12 +148,13 @@ class AvailController(wiring.Component):
         reserved = Signal(range(self._slots + 1))
         reserving = Signal(7)
         fence = Signal()
-        flags_value = Signal()
+        flags_value = Signal(16)
+        flags_address = Signal(64)
         mask = Signal(16)
         m.d.sync += reserved.eq(reserved + reserving - self.unused - self.added)
         m.d.comb += mask.eq(config.size - 1)
 
-        self._drive_requests(m, row, now, config, count, entry, fence, flags_value)
+        self._drive_requests(m, row, now, config, count, entry, fence, flags_value, flags_address)
 
         with m.FSM(name="avail"):
             with m.State("IDLE"):
@@ -185,7 +191,11 @@ class AvailController(wiring.Component):
             with m.State("JUDGE"):
                 stale = now.stale | notified.test_value
                 m.d.comb += notified.clear.eq(notified.test_value)
-                m.d.sync += now.stale.eq(stale)
+                m.d.sync += [
+                    now.stale.eq(stale),
+                    # avail_event lies behind the used elements.
+                    flags_address.eq(config.device + Mux(self.event_idx, 4 + (config.size << 3), 0)),
+                ]
                 m.next = "PLAN"
                 with m.If(is_answer & ~self.drain):
                     fresh = wrap_sub(answer.value, now.fetched)
@@ -196,13 +206,15 @@ class AvailController(wiring.Component):
                     with m.Else():
                         m.d.sync += now.known.eq(answer.value)
                         with m.If(answer.value != now.known):
-                            with m.If(busy & ~now.silent):
+                            with m.If(self.event_idx):
+                                m.d.sync += now.silent.eq(1)
+                            with m.Elif(busy & ~now.silent):
                                 m.d.sync += [now.silent.eq(1), flags_value.eq(1)]
                                 m.next = "WRITE_FLAGS"
                         with m.Elif(~busy & now.silent):
                             # Nothing new: ask for doorbells again, then look once more.
                             m.d.sync += [now.silent.eq(0), now.stale.eq(1), fence.eq(1),
-                                         flags_value.eq(0)]
+                                         flags_value.eq(Mux(self.event_idx, answer.value, 0))]
                             m.next = "WRITE_FLAGS"
                 with m.If(~config.enabled | self.drain):
                     m.next = "STORE"
@@ -279,7 +291,7 @@ class AvailController(wiring.Component):
         left = Mux(self.free_slots > reserved, self.free_slots - reserved, 0)
         return Mux(few, left, Mux(left > keep, left - keep, 0))
 
-    def _drive_requests(self, m, row, now, config, count, entry, fence, flags_value):
+    def _drive_requests(self, m, row, now, config, count, entry, fence, flags_value, flags_address):
         """Payloads of the requests; valid is driven by the states."""
         m.d.comb += [
             self.index_reads.payload.row.eq(row),
@@ -294,6 +306,6 @@ class AvailController(wiring.Component):
             self.flags.payload.last.eq(1),
             self.flags.payload.empty.eq(self._data_width // 8 - 2),
             self.flags.payload.data.eq(flags_value),
-            self.flags.payload.header.address.eq(config.device),
+            self.flags.payload.header.address.eq(flags_address),
             self.flags.payload.header.length.eq(2),
         ]

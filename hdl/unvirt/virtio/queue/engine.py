@@ -149,7 +149,12 @@ class QueueEngine(wiring.Component):
         connect(m, source.retire, fetch.retire)
         connect(m, sink.chains, fetch.sink)
         connect(m, fetch.ready_rows, source.ready_rows)
-        m.d.comb += fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC])
+        event_idx = transport.features[Feature.EVENT_IDX]
+        m.d.comb += [
+            fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC]),
+            fetch.event_idx.eq(event_idx),
+            decision.event_idx.eq(event_idx),
+        ]
 
         # Positions of a row come from the service that consumes its chains.
         for asked, given, source_ports, sink_index in (

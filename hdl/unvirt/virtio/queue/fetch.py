@@ -36,14 +36,14 @@ class FetchSide(wiring.Component):
         Nothing new is fetched; what is in flight comes home.
     notifications : ``In(stream.Signature(Notification))``
         Doorbells, always accepted once ``ready``.
-    indirect_enabled : ``In(1)``
+    indirect_enabled, event_idx : ``In(1)``
     configs : ``Out(QueueConfigPort).array(3)``
     client : ``Out(ReadClientSignature)``
         Small reads.
     flag_reads, flag_answers : streams
         Suppression state for the notification decision, through the same contexts.
     flags : ``Out(stream.Signature(WriteBeat))``
-        Writes of used flags.
+        Writes of used flags and of avail_event.
     retired_row, retired : ``Out``/``In``
         Position after the last chain of a row given back (synchronous).
     coming_row, coming : ``In``/``Out``
@@ -69,6 +69,7 @@ class FetchSide(wiring.Component):
             "drain": In(1),
             "notifications": In(stream.Signature(Notification(rows))),
             "indirect_enabled": In(1),
+            "event_idx": In(1),
             "configs": Out(QueueConfigPort(rows)).array(3),
             "client": Out(meta.signature.members["client"].signature),
             "flag_reads": In(stream.Signature(SmallRead(rows))),
@@ -162,6 +163,7 @@ class FetchSide(wiring.Component):
             walker.source_groups.eq(store.source_groups),
             walker.sink_groups.eq(store.sink_groups),
             walker.indirect_enabled.eq(self.indirect_enabled),
+            avail.event_idx.eq(self.event_idx),
             avail.free_slots.eq(store.free_slots),
             avail.unused.eq(ring.unused),
             avail.added.eq(ring.chains.valid & ring.chains.ready),
