@@ -5,53 +5,18 @@ Everything runs in the C++ of ``sim/unvirt_sim/cpp``; Python is asked only when 
 """
 
 import ctypes
-import struct
-from dataclasses import dataclass, fields
-from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from enum import IntFlag
+from functools import partial
 
-from .build import BuildError, build_library
+from .binding import CLOCKING, SIGNATURES, Answer, Message, Parameters, load
 from .host import CompletionFailed, HostError
+from .link import DLLP_BYTES, LinkConfig, LinkRules
+from .records import unpack_records
 
-__all__ = ["BuildError", "DLLP_BYTES", "Event", "LinkConfig", "Record", "Seen", "Simulation", "build_library"]
+__all__ = ["Event", "Simulation"]
 
 _NAMES_UP = ("read_requests", "writes", "completions_up", "messages_up")
 _NAMES_DOWN = ("completions_down", "host_reads", "host_writes", "config_accesses")
-
-
-DLLP_BYTES = 8
-"""Of a DLLP on the link, framing included."""
-
-
-class Seen(IntEnum):
-    """What a :class:`Record` is of."""
-
-    UP_READ = 0
-    UP_WRITE = 1
-    UP_COMPLETION = 2
-    UP_MESSAGE = 3
-    DOWN_COMPLETION = 4
-    DOWN_READ = 5
-    DOWN_WRITE = 6
-    DOWN_CONFIG = 7
-    FRAME_OUT = 8
-    FRAME_IN = 9
-
-
-class Record(NamedTuple):
-    """A TLP or an Ethernet frame that went by.
-
-    A TLP is stamped with the cycle of its last beat. ``address`` and ``bytes`` are those of a request, ``data`` the first four bytes
-    written; of a completion ``address`` is the payload in bytes and ``bytes`` what was left of the request before it.
-    """
-
-    first: int
-    last: int
-    address: int
-    bytes: int
-    data: int
-    tag: int
-    kind: int
 
 
 class Event(IntFlag):
@@ -64,126 +29,13 @@ class Event(IntFlag):
     VIOLATION = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class LinkConfig:
-    """Host and link. Rates are in bytes per core cycle (0: no limit), probabilities in parts of 1."""
-
-    latency: int = 20             # cycles from a read's arrival to its first completion
-    latency_spread: int = 20      # and at random up to that many more
-    posted_spread: int = 20       # cycles a write takes to become visible, at random up to
-    tear: bool = True             # every 64-byte line of a read is sampled at its own time
-    cut: str = "random"           # completions: "large", "rcb", "random"
-    reorder: bool = True
-    rate: float = 0.0             # each way
-    dllp_interval: int = 43       # an Ack and an UpdateFC go back so many cycles after a TLP, gathered meanwhile
-    flight: int = 2               # cycles
-    tx_stall: float = 0.0
-    rx_gap: float = 0.0
-    mac_tx_stall: float = 0.0
-    mac_rx_gap: float = 0.0
-    credits: tuple = (64, 1024, 32, 32, 64, 1024)
-    drop: float = 0.0
-    unsupported: float = 0.0
-    abort: float = 0.0
-    poison: float = 0.0
-
-
-class _Parameters(ctypes.Structure):
-    _fields_ = [("seed", ctypes.c_uint64)] + [(name, ctypes.c_uint32) for name in (
-        "latency", "latency_spread", "posted_spread", "tear", "cut", "reorder", "up_rate",
-        "down_rate", "flight", "tx_stall", "rx_gap", "mac_tx_stall", "mac_rx_gap")] + [
-        ("credits", ctypes.c_uint32 * 6)] + [(name, ctypes.c_uint32) for name in (
-            "infinite", "drop", "unsupported", "abort", "poison", "nonposted_depth",
-            "dllp_bytes", "dllp_interval")]
-
-
-class _Answer(ctypes.Structure):
-    _fields_ = [("id", ctypes.c_uint64), ("cycle", ctypes.c_uint64), ("status", ctypes.c_uint32),
-                ("data", ctypes.c_uint32 * 2)]
-
-
-class _Message(ctypes.Structure):
-    _fields_ = [("cycle", ctypes.c_uint64), ("address", ctypes.c_uint64),
-                ("data", ctypes.c_uint32)]
-
-
-_RECORD = struct.Struct("<3Q4I")
-
-
-class _Counters(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64 * 4) for name in ("up", "up_bytes", "down", "down_bytes")] \
-        + [(name, ctypes.c_uint64) for name in ("read_bytes", "write_bytes", "reads_in_flight",
-                                                "most_reads_in_flight")]
-
-
-_SIGNATURES = {
-    "unvirt_new": (ctypes.c_void_p, [ctypes.POINTER(_Parameters), ctypes.c_int]),
-    "unvirt_free": (None, [ctypes.c_void_p]),
-    "unvirt_parameters": (ctypes.POINTER(_Parameters), [ctypes.c_void_p]),
-    "unvirt_cycle": (ctypes.c_uint64, [ctypes.c_void_p]),
-    "unvirt_access": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int,
-                             ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
-    "unvirt_inject": (None, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32, ctypes.c_int]),
-    "unvirt_completion": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32), ctypes.c_uint32]),
-    "unvirt_answer": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(_Answer)]),
-    "unvirt_message": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(_Message)]),
-    "unvirt_map": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p,
-                          ctypes.c_int, ctypes.c_int]),
-    "unvirt_window": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
-    "unvirt_unmap": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
-    "unvirt_copy": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64,
-                                   ctypes.c_char_p, ctypes.c_int]),
-    "unvirt_guard": (ctypes.c_int, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64)]),
-    "unvirt_send": (None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_int]),
-    "unvirt_frames_waiting": (ctypes.c_uint32, [ctypes.c_void_p]),
-    "unvirt_last_sent": (ctypes.c_uint64, [ctypes.c_void_p]),
-    "unvirt_interframe": (None, [ctypes.c_void_p, ctypes.c_uint32]),
-    "unvirt_frame": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32,
-                                    ctypes.POINTER(ctypes.c_uint64),
-                                    ctypes.POINTER(ctypes.c_uint64),
-                                    ctypes.POINTER(ctypes.c_int)]),
-    "unvirt_mac": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
-    "unvirt_link": (None, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32,
-                           ctypes.c_int, ctypes.c_int]),
-    "unvirt_quiet": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
-    "unvirt_block": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
-    "unvirt_mute": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
-    "unvirt_pace": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64]),
-    "unvirt_record": (None, [ctypes.c_void_p, ctypes.c_int]),
-    "unvirt_records": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]),
-    "unvirt_intx": (ctypes.c_int, [ctypes.c_void_p]),
-    "unvirt_counters": (ctypes.POINTER(_Counters), [ctypes.c_void_p]),
-    "unvirt_stats": (ctypes.POINTER(ctypes.c_uint64), [ctypes.c_void_p]),
-    "unvirt_violations": (ctypes.c_uint32, [ctypes.c_void_p]),
-    "unvirt_violation": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_uint32]),
-    "unvirt_forgive": (None, [ctypes.c_void_p]),
-    "unvirt_reset_begin": (None, [ctypes.c_void_p, ctypes.c_int]),
-    "unvirt_reset_end": (None, [ctypes.c_void_p]),
-    "unvirt_waves": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64,
-                                    ctypes.c_uint64]),
-    "unvirt_record_ports": (None, [ctypes.c_void_p, ctypes.c_char_p]),
-    "unvirt_trace": (None, [ctypes.c_void_p, ctypes.c_char_p]),
-}
-
-
-_RUN = {"unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32])}
-
-
-def _load(path, signatures):
-    library = ctypes.CDLL(str(path))
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
-
-
 class Simulation:
     """A device under a clock, its host and the far end of its Ethernet port.
 
     Parameters
     ----------
     library : Path
-        From :func:`build_library`.
+        From :func:`~unvirt_sim.build.build_library`.
     link : LinkConfig
     seed : int
         Of everything random in the host.
@@ -193,52 +45,33 @@ class Simulation:
         How long to wait for a completion before calling it lost.
     """
 
-    _CLOCKING = _RUN              # how the library is clocked; another simulator has its own way
+    _CLOCKING = CLOCKING              # how the library is clocked; another simulator has its own way
 
     def __init__(self, library, *, link=None, seed=1, random_init=False, answer_cycles=1_000_000,
                  nonposted_depth=16):
-        self._library = _load(library, _SIGNATURES | self._CLOCKING)
+        self._library = load(library, SIGNATURES | self._CLOCKING)
         self.link = link or LinkConfig()
         self.answer_cycles = answer_cycles
-        parameters = _Parameters(seed=seed or 1, nonposted_depth=nonposted_depth,
+        parameters = Parameters(seed=seed or 1, nonposted_depth=nonposted_depth,
                                  dllp_bytes=2 * DLLP_BYTES)
-        self._fill(parameters)
+        self.link.fill(parameters)
         self._sim = self._library.unvirt_new(ctypes.byref(parameters), 2 if random_init else 0)
         self._buffers = {}
         self._next_id = 0
         self._answers = {}
         self._mac = [False, True]
-        self._command = 0
-        self._express = None
-        self._device_control = 0x2010
-        self._follow()
+        self._quiet = self._errors = False
+        self._rules = LinkRules(partial(self._library.unvirt_link, self._sim))
 
     def __del__(self):
         if getattr(self, "_sim", None):
             self._library.unvirt_free(self._sim)
             self._sim = None
 
-    def _fill(self, parameters):
-        link = self.link
-        for field in fields(link):
-            value = getattr(link, field.name)
-            if field.name == "credits":
-                parameters.credits = (ctypes.c_uint32 * 6)(*value)
-            elif field.name == "rate":
-                parameters.up_rate = parameters.down_rate = int(value * 1024)
-            elif field.name == "cut":
-                parameters.cut = ("large", "rcb", "random").index(value)
-            elif field.name in ("drop", "unsupported", "abort", "poison"):
-                setattr(parameters, field.name, int(value * 65536))
-            elif isinstance(value, float):
-                setattr(parameters, field.name, int(value * 1024))
-            else:
-                setattr(parameters, field.name, int(value))
-
     def set_link(self, link):
         """Change the host and link from now on (credits excepted)."""
         self.link = link
-        self._fill(self._library.unvirt_parameters(self._sim).contents)
+        link.fill(self._library.unvirt_parameters(self._sim).contents)
 
     # --- time ---
 
@@ -260,7 +93,7 @@ class Simulation:
         return self._next_id
 
     def _collect(self):
-        answer = _Answer()
+        answer = Answer()
         while self._library.unvirt_answer(self._sim, ctypes.byref(answer)):
             self._answers[answer.id] = (answer.status, answer.data[0] | answer.data[1] << 32)
 
@@ -289,52 +122,11 @@ class Simulation:
 
     def config_write(self, offset, size, value, function=0):
         """Write 1, 2 or 4 bytes of configuration space; returns when it is completed."""
-        settings = self._snoop(offset, size, value) if function == 0 else None
-        # What is allowed more holds from now on, what is allowed less from the completion on.
+        changed = function == 0 and self._rules.before(offset, size, value, self.config_read)
         self._wait(self._access(True, True, offset, size, value, function),
                    f"A configuration write at {offset:#x}")
-        if settings:
-            self._follow()
-
-    def _snoop(self, offset, size, value):
-        """Note what a configuration write changes in the rules of the link."""
-        if self._express is None and offset >= 0x40:
-            self._find_express()
-
-        def merge(old, start):
-            for byte in range(size):
-                place = offset + byte - start
-                if 0 <= place < 2:
-                    old = old & ~(0xFF << 8 * place) | (value >> 8 * byte & 0xFF) << 8 * place
-            return old
-
-        command, control = merge(self._command, 4), self._device_control
-        if self._express is not None:
-            control = merge(control, self._express + 8)
-        changed = (command, control) != (self._command, self._device_control)
-        flr = control >> 15 & 1
-        master = (command | self._command) & 4
-        self._command, self._device_control = command, control & 0x7FFF
-        if flr:
-            self._command, self._device_control = 0, 0x2010
         if changed:
-            self._follow(master=bool(master))
-        return changed
-
-    def _find_express(self):
-        offset = self.config_read(0x34, 1)
-        while offset:
-            if self.config_read(offset, 1) == 0x10:
-                self._express = offset
-                return
-            offset = self.config_read(offset + 1, 1)
-
-    def _follow(self, master=None):
-        control = self._device_control
-        if master is None:
-            master = bool(self._command & 4)
-        self._library.unvirt_link(self._sim, 128 << (control >> 5 & 7), 128 << (control >> 12 & 7),
-                                  64, master, control >> 8 & 1)
+            self._rules.after()
 
     def memory_read(self, address, size):
         """Read bytes of MMIO, in pieces of at most 8 that do not cross one."""
@@ -413,7 +205,7 @@ class Simulation:
 
     def take_messages(self):
         """Return the messages that arrived as (cycle, address, data)."""
-        out, message = [], _Message()
+        out, message = [], Message()
         while self._library.unvirt_message(self._sim, ctypes.byref(message)):
             out.append((message.cycle, message.address, message.data))
         return out
@@ -485,21 +277,20 @@ class Simulation:
         kinds = ("power", "hot", "link")
         if kind not in kinds:
             raise ValueError(f"Reset must be one of {', '.join(kinds)}, not {kind!r}")
-        self._command, self._device_control = 0, 0x2010
         self._library.unvirt_reset_begin(self._sim, kinds.index(kind))
         self.run(cycles)
         self._library.unvirt_reset_end(self._sim)
-        self._follow()
+        self._rules.forget()
 
     def expect_quiet(self, quiet):
         """From now on (or no longer) any memory request of the device is a violation."""
         self._quiet = bool(quiet)
-        self._library.unvirt_quiet(self._sim, self._quiet, getattr(self, "_errors", False))
+        self._library.unvirt_quiet(self._sim, self._quiet, self._errors)
 
     def expect_errors(self, expected):
         """Accesses outside memory are answered, but no violation."""
         self._errors = bool(expected)
-        self._library.unvirt_quiet(self._sim, getattr(self, "_quiet", False), self._errors)
+        self._library.unvirt_quiet(self._sim, self._quiet, self._errors)
 
     def block_credits(self, kind, blocked=True):
         """Stop returning transmit credits of a kind (0 ph, 1 pd, 2 nph, 3 npd, 4 cplh, 5 cpld)."""
@@ -543,11 +334,10 @@ class Simulation:
         self._library.unvirt_record(self._sim, on)
 
     def records(self):
-        """Return what was noted as a list of :class:`Record`, oldest first."""
+        """Return what was noted as a list of :class:`~unvirt_sim.records.Record`, oldest first."""
         place = ctypes.c_void_p()
         count = self._library.unvirt_records(self._sim, ctypes.byref(place))
-        raw = ctypes.string_at(place, count * _RECORD.size) if count else b""
-        return [Record(*entry) for entry in _RECORD.iter_unpack(raw)]
+        return unpack_records(place, count)
 
     def trace(self, path):
         """Write every TLP with its cycle to a file; None stops it."""

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from unvirt.config import preset
-from unvirt_sim.harness import build_library
+from unvirt_sim.build import build_library
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))
 

@@ -8,7 +8,7 @@ from unvirt_sim.bench.limits import limit
 from unvirt_sim.bench.link import LINKS, beats, wire_bytes
 from unvirt_sim.bench.peer import PUBLISHED, ratio_to_limit
 from unvirt_sim.bench.session import Load, Session, at_highest_rate
-from unvirt_sim.harness import Seen
+from unvirt_sim.records import Seen
 
 
 @pytest.mark.parametrize("figure", PUBLISHED, ids=lambda figure: f"{figure.direction}-{figure.frame}")

@@ -13,7 +13,8 @@ from client import Client, Refused, fired
 from unvirt.config import preset
 from unvirt_sim.guest.net.loopback import LoopbackNetwork
 from unvirt_sim.guest.vfio_user import VfioUserServer
-from unvirt_sim.harness import Simulation, build_library
+from unvirt_sim.build import build_library
+from unvirt_sim.harness import Simulation
 
 COMMON, ISR, DEVICE, NOTIFY = 0x0000, 0x1000, 0x2000, 0x3000
 FEATURE_SELECT, FEATURE, DRIVER_SELECT, DRIVER, STATUS = 0x00, 0x04, 0x08, 0x0C, 0x14

@@ -5,8 +5,12 @@ import functools
 
 import pytest
 
+from settings import TIMEOUT
+
 from unvirt.config import preset
-from unvirt_sim.harness import LinkConfig, Simulation, build_library
+from unvirt_sim.build import build_library
+from unvirt_sim.harness import Simulation
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import HarnessHost
 
 
@@ -39,7 +43,3 @@ def device():
 def small(device):
     """Return a maker of the smallest device, with a completion timeout that tests can wait for."""
     return functools.partial(device, "minimal", completion_timeout=TIMEOUT)
-
-
-TIMEOUT = 4000
-"""Cycles after which the small device gives up on a read."""

@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from conftest import TIMEOUT
+from settings import TIMEOUT
 from traffic import SHORT, Traffic
 
 from unvirt_sim.driver.net import NetDriver
 from unvirt_sim.driver.spec import DESCRIPTOR, DescFlag, Status
-from unvirt_sim.harness import LinkConfig
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
 
 NEXT, WRITE, INDIRECT = (int(flag) for flag in (DescFlag.NEXT, DescFlag.WRITE, DescFlag.INDIRECT))

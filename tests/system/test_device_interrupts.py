@@ -3,15 +3,14 @@
 
 import pytest
 
+from settings import BY_FLAGS
+
 from unvirt_sim.driver.device import VirtioDevice
-from unvirt_sim.driver.net import CONFIG_VECTOR, RX_VECTOR, TX_VECTOR, WANTED, NetDriver
-from unvirt_sim.driver.spec import NO_VECTOR, Feature, Isr, mask
+from unvirt_sim.driver.net import CONFIG_VECTOR, RX_VECTOR, TX_VECTOR, NetDriver
+from unvirt_sim.driver.spec import NO_VECTOR, Isr
 from unvirt_sim.harness_host import run_driver as go
 
 FRAME = bytes(range(60))
-
-BY_FLAGS = WANTED & ~mask(Feature.EVENT_IDX)
-"""Without EVENT_IDX the driver asks for interrupts by a flag."""
 
 
 def start(small, interrupts, **options):

@@ -3,12 +3,13 @@
 
 import pytest
 
+from settings import BY_FLAGS
 from tlps import MEMORY, parse_completion, request
 from traffic import SHORT, Traffic, seeded
 
-from unvirt_sim.driver.net import WANTED, NetDriver
-from unvirt_sim.driver.spec import CfgType, Feature, Isr, mask
-from unvirt_sim.harness import LinkConfig
+from unvirt_sim.driver.net import NetDriver
+from unvirt_sim.driver.spec import CfgType, Isr
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
 
 SCARCE = {
@@ -35,7 +36,7 @@ def test_nothing_passes_the_writes_before_it(small):
     rng = seeded(1)
     simulation, host = small(link=LinkConfig(credits=(1, 8, 32, 32, 64, 1024), latency=5, posted_spread=0))
     driver = go(NetDriver.find(host))
-    go(driver.start(queue_size=16, interrupts="intx", wanted=WANTED & ~mask(Feature.EVENT_IDX)))
+    go(driver.start(queue_size=16, interrupts="intx", wanted=BY_FLAGS))
     held = early = 0
     for number in range(60):
         go(driver.transmit(bytes([number]) * 60))

@@ -3,9 +3,11 @@
 
 import pytest
 
+from settings import BY_FLAGS
+
 from unvirt_sim.driver.net import WANTED, NetDriver
-from unvirt_sim.driver.spec import Feature, mask
-from unvirt_sim.harness import LinkConfig, Seen
+from unvirt_sim.link import LinkConfig
+from unvirt_sim.records import Seen
 from unvirt_sim.harness_host import run_driver as go
 
 FRAME = bytes(range(60))
@@ -25,7 +27,7 @@ def test_suppression_is_read_after_the_index_went_out(small, event_idx):
 
     Covers: DER-RACE-02
     """
-    simulation, driver = start(small, WANTED if event_idx else WANTED & ~mask(Feature.EVENT_IDX))
+    simulation, driver = start(small, WANTED if event_idx else BY_FLAGS)
     place = driver.tx.avail + (4 + 2 * driver.tx.size if event_idx else 0)
     simulation.record()
     for _ in range(40):

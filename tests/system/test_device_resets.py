@@ -10,7 +10,7 @@ from traffic import SHORT, Traffic, seeded
 
 from unvirt_sim.driver.net import NetDriver
 from unvirt_sim.driver.spec import Status
-from unvirt_sim.harness import LinkConfig
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))

@@ -8,7 +8,7 @@ from tlps import CONFIG1, FETCH_ADD, IO, MEMORY, ask, request
 
 from unvirt_sim.driver.device import VirtioDevice
 from unvirt_sim.driver.spec import CfgType
-from unvirt_sim.harness import LinkConfig
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
 
 UNSUPPORTED = 1

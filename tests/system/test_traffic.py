@@ -5,11 +5,11 @@ import os
 
 import pytest
 
+from settings import BY_FLAGS, JUMBO
 from traffic import SHORT, SIZES, Traffic, seeded
 
 from unvirt_sim.driver.net import WANTED, NetDriver
-from unvirt_sim.driver.spec import Feature, mask
-from unvirt_sim.harness import LinkConfig
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import run_driver
 
 COUNT = int(os.environ.get("UNVIRT_FRAMES", "300"))
@@ -21,12 +21,6 @@ LINKS = {
     "slow": LinkConfig(latency=250, latency_spread=250, posted_spread=200),
     "large": LinkConfig(cut="large", reorder=False),
 }
-
-BY_FLAGS = WANTED & ~mask(Feature.EVENT_IDX)
-"""Notifications and interrupts are suppressed by flags instead of indices."""
-
-JUMBO = WANTED & ~mask(Feature.MTU)
-"""Without MTU negotiated, frames are as long as the device can take."""
 
 
 def traffic(device, preset, link, *, queue_size=128, receive=None, outstanding=64, count=COUNT, seed=SEED, sizes=SHORT,

@@ -12,7 +12,7 @@ from recording import record  # noqa: E402
 
 from unvirt.config import preset  # noqa: E402
 from unvirt.verilog import generate  # noqa: E402
-from unvirt_sim.harness import build_library  # noqa: E402
+from unvirt_sim.build import build_library  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from unvirt.verilog import port_manifest
 from unvirt_sim.driver.net import NetDriver
-from unvirt_sim.harness import LinkConfig, Simulation
+from unvirt_sim.harness import Simulation
+from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import HarnessHost, run_driver
 
 RESET_CYCLES = 8           # the harness clocks the device so long in reset before the first recorded cycle

@@ -4,7 +4,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from ..harness import DLLP_BYTES, Seen
+from ..link import DLLP_BYTES
+from ..records import Seen
 from .link import beats, wire_bytes
 
 __all__ = ["Traffic", "classify", "cycles_per_packet", "packet_stamps", "reads_in_flight", "traffic",

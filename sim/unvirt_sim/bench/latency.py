@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from ..harness import Seen
+from ..records import Seen
 from .figures import classify
 from .session import BenchFailed, Load, Run
 

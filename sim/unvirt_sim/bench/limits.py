@@ -16,7 +16,7 @@ contract; beats of the frame at the MAC.
 from collections import Counter
 from dataclasses import dataclass
 
-from ..harness import Seen
+from ..records import Seen
 from .figures import traffic, wire_left
 from .link import beats, wire_bytes
 from .session import HEADER, PUBLISHED

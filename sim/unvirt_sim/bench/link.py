@@ -3,7 +3,8 @@
 
 from dataclasses import dataclass
 
-from ..harness import DLLP_BYTES, LinkConfig, Seen
+from ..link import DLLP_BYTES, LinkConfig
+from ..records import Seen
 
 __all__ = ["LINKS", "PcieLink", "WIDE_64", "wire_bytes", "beats"]
 

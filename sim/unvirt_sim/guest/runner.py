@@ -66,7 +66,8 @@ def make_simulation(preset_name, seed=0, say=lambda text: None):
     BuildError
         If the simulation cannot be compiled.
     """
-    from ..harness import Simulation, build_library
+    from ..build import build_library
+    from ..harness import Simulation
 
     config = _preset(preset_name)
     library = build_library(config, say=lambda text: say(f"{text}. It is kept for the next time."))

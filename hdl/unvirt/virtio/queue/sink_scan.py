@@ -53,8 +53,8 @@ class SinkScan(wiring.Component):
 
     Looks at a packet or the one behind it, so that chains are known when the memory is free to be read. If the queue has too few chains, or
     without ``mergeable`` the first is too small, the packet is a ``drop`` and none is used. The queue has too few if all it made available are in
-    the store and walked, or fill its window; as long as more are on their way the scan begins again, up to ``PATIENCE`` cycles and not while
-    ``crowded``: then the packet is dropped after all, so that no queue holds up another for long, nor at its full rate at all.
+    the store and walked, or fill its window; as long as more are on their way the scan begins again, up to ``PATIENCE`` cycles, and neither while
+    ``crowded`` nor with a packet of another row behind: then the packet is dropped after all, so that no queue holds up another.
 
     **Latency**: two cycles from packet to chain, with n chains 2 n + 1 to the first. **Throughput**: a packet of one chain in two cycles,
     of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost.
@@ -198,7 +198,8 @@ class SinkScan(wiring.Component):
         def lack(hope):
             """There are too few chains; with ``hope`` look again."""
             m.next = "DROP"
-            with m.If(hope & ~self.crowded & ~self.drain & (waited != PATIENCE)):
+            others_wait = candidate_valid & (candidate.row != place.row)
+            with m.If(hope & ~self.crowded & ~others_wait & ~self.drain & (waited != PATIENCE)):
                 m.next = "WAIT"
 
         swept_clean = Signal(range(self._rows + 1))   # rows seen empty since the last loose chain

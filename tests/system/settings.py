@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the tests of whole devices have in common."""
+
+from unvirt_sim.driver.net import WANTED
+from unvirt_sim.driver.spec import Feature, mask
+
+TIMEOUT = 4000
+"""Cycles after which the small device gives up on a read."""
+
+BY_FLAGS = WANTED & ~mask(Feature.EVENT_IDX)
+"""Notifications and interrupts are suppressed by flags instead of indices."""
+
+JUMBO = WANTED & ~mask(Feature.MTU)
+"""Without MTU negotiated, frames are as long as the device can take."""
