@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from settings import BY_FLAGS, JUMBO
+from settings import JUMBO, RINGS
 from traffic import SHORT, SIZES, Traffic, seeded
 
 from unvirt_sim.driver.net import WANTED, NetDriver
@@ -37,7 +37,7 @@ def traffic(device, preset, link, *, queue_size=128, receive=None, outstanding=6
     return simulation
 
 
-@pytest.mark.parametrize("wanted", [WANTED, BY_FLAGS], ids=["events", "flags"])
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("preset", ["default", "wide"])
 def test_random_frames_both_ways(device, preset, link, wanted):

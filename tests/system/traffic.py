@@ -5,11 +5,14 @@ import itertools
 import random
 from collections import deque
 
+from unvirt_sim.driver.spec import Feature
+
 SIZES = (14, 15, 59, 60, 64, 127, 128, 243, 244, 600, 1500, 1514, 9018)
 SHORT = tuple(size for size in SIZES if size <= 1514)
 
 WAITING_BYTES = 20_000
 """What the far end may have under way: less than the receive memory of any preset, so that nothing is dropped for want of it."""
+
 
 def cut(rng, total, parts):
     """Return ``parts`` positive lengths that sum to ``total`` (fewer if it is too small)."""
@@ -126,7 +129,12 @@ class Traffic:
         if self.receive is not None:
             return list(self.receive), None, False
         total = self.rng.choice((64, 100, 777, 1530, 4096))
-        return shape(self.rng, self.driver.header_size, total, self.chains)
+        return self._shape(total, self.chains)
+
+    def _shape(self, total, number):
+        lengths, start, shuffle = shape(self.rng, self.driver.header_size, total, number)
+        # A list of the packed ring is in a table as a whole, or not at all.
+        return lengths, 0 if start and self.driver.device.has(Feature.RING_PACKED) else start, shuffle
 
     async def _send(self):
         for _ in range(self.rng.randrange(4)):
@@ -153,8 +161,7 @@ class Traffic:
             if self.out_count == self.count:
                 break
             frame = self.rng.randbytes(self.rng.choice(self.sizes))
-            lengths, start, shuffle = shape(self.rng, driver.header_size, driver.header_size + len(frame),
-                                            self.out_count)
+            lengths, start, shuffle = self._shape(driver.header_size + len(frame), self.out_count)
             if driver.tx.free_slots >= (len(lengths) if start is None else start + 1):
                 await driver.transmit(frame, lengths=lengths, indirect_from=start, shuffle=shuffle, publish=False)
                 self.out.append((frame, len(lengths)))

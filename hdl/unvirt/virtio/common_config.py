@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..pcie.bus import RegisterBusSignature
 from .contract import row_width
-from .spec import FEATURE_BITS, NO_VECTOR, Common, Status
+from .spec import FEATURE_BITS, NO_VECTOR, Common, Feature, Status
 
 __all__ = ["CommonConfig"]
 
@@ -263,8 +263,8 @@ class CommonConfig(wiring.Component):
                     m.d.comb += [self.bank.eq(bank), self.write_data.eq(fixed),
                                  self.write_enable.eq(enables)]
                     with m.If(bank == 6):
-                        # Only a power of two up to the largest size [virtio 2.7]; only vectors that exist.
-                        good = (size != 0) & ((size & (size - 1)) == 0) \
+                        # Up to the largest size, of a split ring a power of two [virtio 2.7, 2.8]; only vectors that exist.
+                        good = (size != 0) & (((size & (size - 1)) == 0) | accepted[Feature.RING_PACKED]) \
                             & (size <= self._max_queue_size)
                         m.d.comb += [
                             self.write_enable.eq(Cat((low_half & good).replicate(2),

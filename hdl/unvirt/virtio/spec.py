@@ -4,7 +4,9 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["Common", "Feature", "FeatureRule", "Status", "NO_VECTOR", "VIRTIO_RULES",
+from amaranth.lib import enum
+
+__all__ = ["Common", "EventMode", "Feature", "FeatureRule", "Status", "NO_VECTOR", "VIRTIO_RULES",
            "VIRTIO_FEATURES", "FEATURE_BITS", "ISR_QUEUE", "ISR_CONFIG"]
 
 NO_VECTOR = 0xFFFF
@@ -72,6 +74,14 @@ class Feature(IntEnum):
     SUSPEND = 43
 
 
+class EventMode(enum.Enum, shape=2):
+    """What an event suppression structure asks for [virtio 2.8.10]."""
+
+    ENABLE = 0
+    DISABLE = 1
+    DESCRIPTOR = 2               # one for the descriptor at a certain place; only with EVENT_IDX
+
+
 @dataclass(frozen=True)
 class FeatureRule:
     """``feature`` may be accepted only with one of ``needs``."""
@@ -81,7 +91,7 @@ class FeatureRule:
 
 
 VIRTIO_FEATURES = frozenset({Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
-                             Feature.ORDER_PLATFORM})
+                             Feature.RING_PACKED, Feature.ORDER_PLATFORM})
 """What the transport and the queue engine offer to every device type."""
 
 VIRTIO_RULES = ()

@@ -8,7 +8,7 @@ Read the modules in this order; each needs only those before it:
 * :mod:`.checks` -- what a driver can see of a device that misbehaves.
 * :mod:`.pci` -- finding the device: configuration space, BARs, capabilities, MSI-X, function-level reset.
 * :mod:`.device` -- the virtio registers: status handshake, features, queue set-up, notification, interrupt status.
-* :mod:`.split` -- the split virtqueue.
+* :mod:`.virtqueue` -- what both kinds of virtqueue have in common; :mod:`.split` and :mod:`.packed` -- the two.
 * :mod:`.buffers` -- scattered buffers with guard patterns.
 * :mod:`.net` -- the network driver: packet header, transmit, receive, merged buffers, link status.
 
@@ -20,11 +20,13 @@ from .buffers import ScatterBuffer
 from .checks import CheckFailed, DriverTimeout
 from .device import VirtioDevice
 from .net import NetDriver
+from .packed import PackedQueue
 from .pci import PciFunction
-from .split import Element, SplitQueue
+from .split import SplitQueue
+from .virtqueue import Element
 
-__all__ = ["PciFunction", "VirtioDevice", "SplitQueue", "Element", "NetDriver", "ScatterBuffer", "CheckFailed",
-           "DriverTimeout", "run"]
+__all__ = ["PciFunction", "VirtioDevice", "SplitQueue", "PackedQueue", "Element", "NetDriver", "ScatterBuffer",
+           "CheckFailed", "DriverTimeout", "run"]
 
 
 def run(coroutine):

@@ -2,7 +2,7 @@
 """Buffers cut into elements, with patterns that show every byte written where none should be."""
 
 from . import checks
-from .split import Element
+from .virtqueue import Element
 
 __all__ = ["ScatterBuffer", "cut", "random_lengths"]
 

@@ -10,8 +10,8 @@ import random
 from . import spec
 from .spec import Feature
 
-__all__ = ["CheckFailed", "DriverTimeout", "check", "pattern", "used_advance", "used_element", "used_flags", "untouched",
-           "receive_header", "merged_fill", "InterruptWatch"]
+__all__ = ["CheckFailed", "DriverTimeout", "check", "pattern", "used_advance", "used_element", "used_flags", "used_flag_bits",
+           "event_mode", "untouched", "receive_header", "merged_fill", "InterruptWatch"]
 
 
 class CheckFailed(AssertionError):
@@ -57,6 +57,19 @@ def used_flags(queue, flags, features):
         check(flags == 0, f"Queue {queue}: used flags {flags:#x} with EVENT_IDX negotiated")
     else:
         check(flags in (0, spec.USED_NO_NOTIFY), f"Queue {queue}: used flags {flags:#x}")
+
+
+def used_flag_bits(queue, slot, flags, length, *, strict):
+    """Check the flags of a used descriptor, AVAIL and USED apart: WRITE alone, and just when something was written [2.8.4]."""
+    check(flags & ~spec.DescFlag.WRITE == 0, f"Queue {queue}: used slot {slot} has flags {flags:#x}")
+    if strict:
+        check(bool(flags) == bool(length), f"Queue {queue}: used slot {slot} has flags {flags:#x} and a length of {length}")
+
+
+def event_mode(queue, mode, features):
+    """Check the mode of the device event suppression structure [2.8.10]."""
+    allowed = (0, 1, 2) if features >> Feature.EVENT_IDX & 1 else (0, 1)
+    check(mode in allowed, f"Queue {queue}: event suppression mode {mode:#x} of the device")
 
 
 def untouched(what, found, expected, base=0):

@@ -10,6 +10,7 @@ A driver brings a device up in this order [3.1.1]; :meth:`VirtioDevice.negotiate
 from .checks import DriverTimeout, check
 from .pci import PciFunction
 from .spec import COMMON, NO_VECTOR, CfgType, Feature, Status, mask, names
+from .packed import PackedQueue
 from .split import SplitQueue
 
 __all__ = ["FeaturesRefused", "VirtioDevice"]
@@ -32,7 +33,7 @@ class VirtioDevice:
         self.function = function
         self.host = function.host
         self.features = 0     # negotiated; 0 before FEATURES_OK
-        self.queues = {}      # index -> SplitQueue
+        self.queues = {}      # index -> VirtQueue
         self.caps = {}        # CfgType -> VirtioCapability in use
         self._base = {}       # CfgType -> bus address
         for cfg_type in (CfgType.COMMON, CfgType.NOTIFY, CfgType.ISR, CfgType.DEVICE):
@@ -177,7 +178,7 @@ class VirtioDevice:
         """Allocate the rings of queue ``index``, hand them to the device and enable it; return the queue.
 
         ``size`` is at most, and by default, what the device offers. ``order`` says how table slots are taken; see
-        :class:`SplitQueue`.
+        :class:`VirtQueue`.
         """
         await self.set("queue_select", index)
         largest = await self.get("queue_size")
@@ -194,10 +195,13 @@ class VirtioDevice:
         if self.has(Feature.NOTIF_CONFIG_DATA):
             cookie = await self.get("queue_notif_config_data")
         notify = self.notify_address(notify_off)
-        queue = SplitQueue(self.host, index, size, self.features, notify=notify, cookie=cookie, order=order, rng=rng)
-        await self.set("queue_desc", queue.desc)
-        await self.set("queue_driver", queue.avail)
-        await self.set("queue_device", queue.used)
+        options = {"notify": notify, "cookie": cookie, "order": order, "rng": rng}
+        if self.has(Feature.RING_PACKED):
+            queue = PackedQueue(self.host, index, size, self.features, strict=getattr(self.host, "tells_written", True), **options)
+        else:
+            queue = SplitQueue(self.host, index, size, self.features, **options)
+        for area, address in zip(("desc", "driver", "device"), queue.areas, strict=True):
+            await self.set(f"queue_{area}", address)
         await self.set("queue_enable", 1)
         check(await self.get("queue_enable") == 1, f"Queue {index} does not come up")
         queue.vector = vector

@@ -14,12 +14,15 @@ from .checks import CheckFailed, DriverTimeout, check
 from .device import VirtioDevice
 from .spec import NET_HEADER, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
 
-__all__ = ["WANTED", "NetDriver"]
+__all__ = ["PACKED", "WANTED", "NetDriver"]
 
 WANTED = mask(Feature.MAC, Feature.STATUS, Feature.MTU, Feature.SPEED_DUPLEX, Feature.MRG_RXBUF, Feature.VERSION_1,
               Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.IN_ORDER,
               Feature.RING_RESET, Feature.NOTIFICATION_DATA, Feature.NOTIF_CONFIG_DATA)
-"""Features this driver can use; offloads and the control queue are not among them."""
+"""Features this driver can use with split virtqueues; offloads and the control queue are not among them."""
+
+PACKED = WANTED | mask(Feature.RING_PACKED)
+"""The same with packed virtqueues."""
 
 CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
 
@@ -111,8 +114,8 @@ class NetDriver:
         """Hand a frame to the device.
 
         ``lengths`` cuts header and frame into elements (default: one), ``indirect_from`` and ``shuffle`` are those of
-        :meth:`SplitQueue.add`, ``page_offset`` that of :class:`ScatterBuffer`, ``header`` overrides the default of all zeroes,
-        ``publish=False`` leaves the frame for a later :meth:`SplitQueue.publish`.
+        :meth:`VirtQueue.add`, ``page_offset`` that of :class:`ScatterBuffer`, ``header`` overrides the default of all zeroes,
+        ``publish=False`` leaves the frame for a later :meth:`VirtQueue.publish`.
         """
         data = (header if header is not None else bytes(self.header_size)) + frame
         lengths = [len(data)] if lengths is None else list(lengths)

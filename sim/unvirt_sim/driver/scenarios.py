@@ -10,11 +10,11 @@ import random
 from .buffers import cut
 from .checks import DriverTimeout, InterruptWatch, check
 from .device import VirtioDevice
-from .net import NetDriver
+from .net import WANTED, NetDriver
 from .pci import CAP_MSIX, CAP_PCIE, PciFunction
 from .spec import NET_DEVICE_ID, VIRTIO_VENDOR, CfgType, Feature, NetConfig, Status, mask
 
-__all__ = ["SCENARIOS", "NEEDS", "exchange"]
+__all__ = ["SCENARIOS", "NEEDS", "SPLIT_ONLY", "exchange"]
 
 ETHERNET_CLASS = 0x020000
 PREFETCH = 1500  # cycles after which buffers that were posted must be ready for frames
@@ -51,16 +51,16 @@ def _difference(found, wanted):
     return f"{len(found)} of {len(wanted)} frames were"
 
 
-async def _started(host, seed, wanted=None, **options):
+async def _started(host, seed, wanted, **options):
     driver = await NetDriver.find(host, seed=seed)
-    return await driver.start(**({} if wanted is None else {"wanted": wanted}), **options)
+    return await driver.start(wanted=wanted, **options)
 
 
 def _frames(rng, *sizes):
     return [rng.randbytes(size) for size in sizes]
 
 
-async def enumeration(host, seed):
+async def enumeration(host, seed, wanted=WANTED):
     """Configuration space, capabilities and BARs say what they must; the PCI_CFG window leads to the same registers."""
     function = await PciFunction(host).enumerate()
     check((function.vendor, function.device) == (VIRTIO_VENDOR, NET_DEVICE_ID), f"The device is {function.vendor:04x}:{function.device:04x}")
@@ -82,7 +82,7 @@ async def enumeration(host, seed):
     check(await device.get("num_queues") >= 2, "There are fewer than two queues")
 
 
-async def negotiation(host, seed):
+async def negotiation(host, seed, wanted=WANTED):
     """Features, the status handshake and the device configuration."""
     device = await VirtioDevice.find(host)
     await device.start_negotiation()
@@ -90,7 +90,7 @@ async def negotiation(host, seed):
     check(offered >> Feature.VERSION_1 & 1, "VERSION_1 is not offered")
     await device.accept(offered & mask(Feature.VERSION_1, Feature.MAC))
     check(await device.accepted() == offered & mask(Feature.VERSION_1, Feature.MAC), "The driver's features do not read back")
-    driver = await _started(host, seed, interrupts="poll")
+    driver = await _started(host, seed, wanted, interrupts="poll")
     device = driver.device
     check(device.has(Feature.MAC) and not (await driver.mac())[0] & 1, "The MAC address is missing or a group address")
     check(await driver.link_up(), "The link is down")
@@ -101,10 +101,10 @@ async def negotiation(host, seed):
     check(await device.status() == 0, "The status is not 0 after reset")
 
 
-async def header_split(host, seed):
+async def header_split(host, seed, wanted=WANTED):
     """The packet header and the frame are cut at every byte around their border, both ways."""
     rng = random.Random(f"header split {seed}")
-    driver = await _started(host, seed, queue_size=64, interrupts="poll")
+    driver = await _started(host, seed, wanted, queue_size=64, interrupts="poll")
     positions = range(1, driver.header_size + 2)
     for position in positions:
         (frame,) = _frames(rng, 60 + position)
@@ -114,10 +114,10 @@ async def header_split(host, seed):
     await driver.stop()
 
 
-async def chains(host, seed):
+async def chains(host, seed, wanted=WANTED):
     """Chains of up to 20 descriptors in any slots, and indirect tables in any order."""
     rng = random.Random(f"chains {seed}")
-    driver = await _started(host, seed, queue_size=64, interrupts="poll", order="random")
+    driver = await _started(host, seed, wanted, queue_size=64, interrupts="poll", order="random")
     for pieces, table in ((2, None), (14, None), (20, None), (3, 0), (14, 0), (20, 0)):
         (frame,) = _frames(rng, rng.choice((60, 301)))
         total = driver.header_size + len(frame)
@@ -128,10 +128,10 @@ async def chains(host, seed):
     await driver.stop()
 
 
-async def late_indirect(host, seed):
+async def late_indirect(host, seed, wanted=WANTED):
     """Direct descriptors that end in an indirect table [2.7.5.3.1]."""
     rng = random.Random(f"late indirect {seed}")
-    driver = await _started(host, seed, queue_size=64, interrupts="poll")
+    driver = await _started(host, seed, wanted, queue_size=64, interrupts="poll")
     for pieces, table in ((2, 1), (14, 7), (16, 15)):
         (frame,) = _frames(rng, 200)
         total = driver.header_size + len(frame)
@@ -141,10 +141,10 @@ async def late_indirect(host, seed):
     await driver.stop()
 
 
-async def zero_length(host, seed):
+async def zero_length(host, seed, wanted=WANTED):
     """Elements of no bytes lie first, last and between the others."""
     rng = random.Random(f"zero length {seed}")
-    driver = await _started(host, seed, queue_size=64, interrupts="poll")
+    driver = await _started(host, seed, wanted, queue_size=64, interrupts="poll")
     for lengths in ([0, 112], [112, 0], [12, 0, 100], [0, 5, 0, 0, 107, 0]):
         await exchange(host, driver, out=_frames(rng, 100), lengths=lengths)
         await exchange(host, driver, out=_frames(rng, 100), lengths=lengths, indirect_from=0)
@@ -152,10 +152,10 @@ async def zero_length(host, seed):
     await driver.stop()
 
 
-async def pages(host, seed):
+async def pages(host, seed, wanted=WANTED):
     """Buffers cross pages at every kind of alignment, both ways."""
     rng = random.Random(f"pages {seed}")
-    driver = await _started(host, seed, queue_size=64, interrupts="poll")
+    driver = await _started(host, seed, wanted, queue_size=64, interrupts="poll")
     before = (1, 2, 3, 4, 5, 12, 13, 63, 64, 65, 127)
     for distance in before:
         (frame,) = _frames(rng, 150)
@@ -167,10 +167,10 @@ async def pages(host, seed):
     await driver.stop()
 
 
-async def mergeable(host, seed):
+async def mergeable(host, seed, wanted=WANTED):
     """A frame lies in as many buffers as it needs, and num_buffers says so."""
     rng = random.Random(f"mergeable {seed}")
-    driver = await _started(host, seed, queue_size=64, interrupts="poll")
+    driver = await _started(host, seed, wanted, queue_size=64, interrupts="poll")
     check(driver.device.has(Feature.MRG_RXBUF), "MRG_RXBUF is not offered")
     frames = _frames(rng, 60, 88, 89, 300, 1514)
     await exchange(host, driver, incoming=frames[:1], post=[[100]] * 2 + [[60, 40]] * 30)
@@ -181,19 +181,19 @@ async def mergeable(host, seed):
     await driver.stop()
 
 
-async def unmerged(host, seed):
+async def unmerged(host, seed, wanted=WANTED):
     """Without MRG_RXBUF every frame lies in one buffer and num_buffers is 1."""
     rng = random.Random(f"unmerged {seed}")
-    driver = await _started(host, seed, wanted=mask(Feature.MAC, Feature.ACCESS_PLATFORM), queue_size=64, interrupts="poll")
+    driver = await _started(host, seed, wanted & mask(Feature.MAC, Feature.ACCESS_PLATFORM, Feature.RING_PACKED), queue_size=64, interrupts="poll")
     check(not driver.device.has(Feature.MRG_RXBUF), "MRG_RXBUF was negotiated")
     await exchange(host, driver, incoming=_frames(rng, 60, 1514), post=[[12, 1514]] * 2)
     await driver.stop()
 
 
 def _by_interrupt(mode):
-    async def scenario(host, seed):
+    async def scenario(host, seed, wanted=WANTED):
         rng = random.Random(f"{mode} {seed}")
-        driver = await _started(host, seed, queue_size=16, interrupts=mode)
+        driver = await _started(host, seed, wanted, queue_size=16, interrupts=mode)
         for _ in range(3):
             await exchange(host, driver, out=_frames(rng, 60), incoming=_frames(rng, 64))
             await exchange(host, driver, out=_frames(rng, 60, 61, 62), incoming=_frames(rng, 70, 80, 90))
@@ -206,26 +206,26 @@ def _by_interrupt(mode):
     return scenario
 
 
-async def wrap(host, seed):
+async def wrap(host, seed, wanted=WANTED):
     """A small ring is filled and wrapped several times."""
     rng = random.Random(f"wrap {seed}")
-    driver = await _started(host, seed, queue_size=4, interrupts="poll")
+    driver = await _started(host, seed, wanted, queue_size=4, interrupts="poll")
     for _ in range(5):
         await exchange(host, driver, out=_frames(rng, 60, 61, 62, 63), incoming=_frames(rng, 64, 65, 66))
     await driver.stop()
 
 
-async def reset_again(host, seed):
+async def reset_again(host, seed, wanted=WANTED):
     """Resets with buffers out, then everything again: virtio reset, function-level reset."""
     rng = random.Random(f"reset {seed}")
-    driver = await _started(host, seed, queue_size=16)
+    driver = await _started(host, seed, wanted, queue_size=16)
     await exchange(host, driver, out=_frames(rng, 60), incoming=_frames(rng, 60))
     await driver.fill([1600])
     await driver.transmit(*_frames(rng, 1000))
     await driver.stop()            # what was given is freed now: any access from here on is one too many
     while await host.receive_frame(3000) is not None:
         pass                       # the frame may or may not have left
-    await driver.start(queue_size=8, interrupts="poll")
+    await driver.start(wanted=wanted, queue_size=8, interrupts="poll")
     await exchange(host, driver, out=_frames(rng, 61), incoming=_frames(rng, 62))
     await driver.fill([1600])
     await driver.transmit(*_frames(rng, 1000))
@@ -234,15 +234,15 @@ async def reset_again(host, seed):
     await driver.stop()
     while await host.receive_frame(3000) is not None:
         pass
-    await driver.start(queue_size=16)
+    await driver.start(wanted=wanted, queue_size=16)
     await exchange(host, driver, out=_frames(rng, 63), incoming=_frames(rng, 64))
     await driver.stop()
 
 
-async def silence(host, seed):
+async def silence(host, seed, wanted=WANTED):
     """A driver that asks for no interrupt and no notification gets what it asked for; nothing is lost."""
     rng = random.Random(f"silence {seed}")
-    driver = await _started(host, seed, queue_size=64)
+    driver = await _started(host, seed, wanted, queue_size=64)
     await exchange(host, driver, out=_frames(rng, 60))
     await driver.tx.disable_interrupts()
     await host.sleep(500)          # an interrupt that was decided on may still come
@@ -263,10 +263,10 @@ async def silence(host, seed):
     await driver.stop()
 
 
-async def masks(host, seed):
+async def masks(host, seed, wanted=WANTED):
     """MSI-X masks hold messages back, pending bits tell, unmasking sends; a mask read back stays without messages [PCIe 6.1.4]."""
     rng = random.Random(f"masks {seed}")
-    driver = await _started(host, seed, queue_size=16)
+    driver = await _started(host, seed, wanted, queue_size=16)
     msix, vector = driver.device.function.msix, driver.vectors[2]
     await exchange(host, driver, out=_frames(rng, 60))
 
@@ -315,7 +315,10 @@ async def masks(host, seed):
 SCENARIOS = {scenario.__name__: scenario for scenario in (
     enumeration, negotiation, header_split, chains, late_indirect, zero_length, pages, mergeable, unmerged, wrap, silence, masks, reset_again)} | {
     mode: _by_interrupt(mode) for mode in ("msix", "shared", "intx", "poll")}
-"""Scenarios by name: coroutines of a host and a seed."""
+"""Scenarios by name: coroutines of a host, a seed and the features to negotiate, if the device offers them."""
+
+SPLIT_ONLY = ("late_indirect",)
+"""Scenarios that a packed virtqueue has nothing like."""
 
 NEEDS = {"late_indirect": "direct descriptors that end in an indirect table [2.7.5.3.1]", "zero_length": "elements of no bytes",
          "unmerged": "num_buffers of 1 without MRG_RXBUF [5.1.6.4]"}

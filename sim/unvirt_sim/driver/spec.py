@@ -9,7 +9,7 @@ from enum import IntEnum, IntFlag
 
 __all__ = ["VIRTIO_VENDOR", "NET_DEVICE_ID", "CfgType", "COMMON", "Status", "Isr", "NO_VECTOR", "Feature", "DEPENDENCIES",
            "mask", "names", "dependencies_met", "DescFlag", "DESCRIPTOR", "USED_ELEMENT", "AVAIL_NO_INTERRUPT",
-           "USED_NO_NOTIFY", "need_event", "NetConfig", "NET_HEADER", "LinkStatus", "header_size"]
+           "USED_NO_NOTIFY", "EVENT", "EventMode", "PACKED_DESCRIPTOR", "need_event", "NetConfig", "NET_HEADER", "LinkStatus", "header_size"]
 
 # PCI identity [4.1.2]
 
@@ -193,14 +193,26 @@ def dependencies_met(word):
 
 
 class DescFlag(IntFlag):
-    """Flags of a descriptor [2.7.5]."""
+    """Flags of a descriptor [2.7.5, 2.8.13]."""
 
     NEXT = 1
     WRITE = 2  # the device writes this element
     INDIRECT = 4
+    AVAIL = 1 << 7  # packed ring only, like USED
+    USED = 1 << 15
+
+
+class EventMode(IntEnum):
+    """Mode of an event suppression structure [2.8.10]."""
+
+    ENABLE = 0
+    DISABLE = 1
+    DESCRIPTOR = 2  # only with EVENT_IDX
 
 
 DESCRIPTOR = struct.Struct("<QIHH")  # addr, len, flags, next
+PACKED_DESCRIPTOR = struct.Struct("<QIHH")  # addr, len, id, flags
+EVENT = struct.Struct("<HH")  # {slot, wrap counter in bit 15}, mode
 USED_ELEMENT = struct.Struct("<II")  # id, len
 AVAIL_NO_INTERRUPT = 1
 USED_NO_NOTIFY = 1

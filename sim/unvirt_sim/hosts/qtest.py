@@ -38,6 +38,8 @@ FEATURES = {
     "event_idx": {"event_idx": "on"},
     "in_order": {"in_order": "on"},
     "ring_reset": {"queue_reset": "on"},
+    "packed": {"packed": "on"},
+    "packed_event_idx": {"packed": "on", "event_idx": "on"},
 }
 """Device options of QEMU for sets of features to try."""
 
@@ -60,6 +62,8 @@ class QtestHost:
     options : dict
         Of the device, beside the usual ones.
     """
+
+    tells_written = False
 
     def __init__(self, program, options=None):
         self._folder = Path(tempfile.mkdtemp(prefix="unvirt-qtest-"))

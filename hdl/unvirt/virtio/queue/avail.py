@@ -17,6 +17,7 @@ from ...stream.ring import wrap_sub
 from ..contract import QueueConfigPort, row_width
 from .meta import LineRead, SmallAnswer, SmallRead
 from .rows import RowFlags, RowMemory, Sweep
+from .slots import SlotBudget
 
 __all__ = ["AvailController"]
 
@@ -111,6 +112,7 @@ class AvailController(wiring.Component):
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         m.submodules.notified = notified = RowFlags(rows=self._rows)
+        m.submodules.budget = budget = SlotBudget(slots=self._slots)
         for cells in (state, coming):
             connect(m, flipped(self.sweep), cells.sweep)
 
@@ -118,6 +120,7 @@ class AvailController(wiring.Component):
         next_row = Signal.like(row)
         is_answer, is_finished = Signal(), Signal()
         answer = Signal(SmallAnswer(self._rows))
+        index = answer.value[:16]
         now = Signal(AvailRow)                 # the row being served
         found = state.read_value[0]
         config = Signal.like(self.config.config)
@@ -145,14 +148,17 @@ class AvailController(wiring.Component):
         entry = Signal(64)
         line_left = Signal(7)
         count = Signal(7)
-        reserved = Signal(range(self._slots + 1))
-        reserving = Signal(7)
         fence = Signal()
         flags_value = Signal(16)
         flags_address = Signal(64)
         mask = Signal(16)
-        m.d.sync += reserved.eq(reserved + reserving - self.unused - self.added)
-        m.d.comb += mask.eq(config.size - 1)
+        m.d.comb += [
+            mask.eq(config.size - 1),
+            budget.unused.eq(self.unused),
+            budget.added.eq(self.added),
+            budget.free_slots.eq(self.free_slots),
+            budget.held.eq(held),
+        ]
 
         self._drive_requests(m, row, now, config, count, entry, fence, flags_value, flags_address)
 
@@ -198,14 +204,14 @@ class AvailController(wiring.Component):
                 ]
                 m.next = "PLAN"
                 with m.If(is_answer & ~self.drain):
-                    fresh = wrap_sub(answer.value, now.fetched)
+                    fresh = wrap_sub(index, now.fetched)
                     busy = stale | (now.known != now.fetched)
                     with m.If(answer.error | (fresh > config.size)):
                         # [virtio 2.7.13.3] the index never runs ahead of the ring [SPLIT-AVAIL-05].
                         m.d.comb += self.violation.eq(1)
                     with m.Else():
-                        m.d.sync += now.known.eq(answer.value)
-                        with m.If(answer.value != now.known):
+                        m.d.sync += now.known.eq(index)
+                        with m.If(index != now.known):
                             with m.If(self.event_idx):
                                 m.d.sync += now.silent.eq(1)
                             with m.Elif(busy & ~now.silent):
@@ -214,7 +220,7 @@ class AvailController(wiring.Component):
                         with m.Elif(~busy & now.silent):
                             # Nothing new: ask for doorbells again, then look once more.
                             m.d.sync += [now.silent.eq(0), now.stale.eq(1), fence.eq(1),
-                                         flags_value.eq(Mux(self.event_idx, answer.value, 0))]
+                                         flags_value.eq(Mux(self.event_idx, index, 0))]
                             m.next = "WRITE_FLAGS"
                 with m.If(~config.enabled | self.drain):
                     m.next = "STORE"
@@ -229,8 +235,7 @@ class AvailController(wiring.Component):
                 m.d.sync += [
                     pending.eq(wrap_sub(now.known, now.fetched)),
                     room.eq(Mux(held < self._window, self._window - held, 0)),
-                    # The last quarter of the slots is for rows that hold few.
-                    free.eq(self._spare(reserved, held)),
+                    free.eq(budget.spare),
                     ring_left.eq(config.size - offset),
                     entry.eq(config.driver + 4 + (offset << 1)),
                 ]
@@ -255,7 +260,7 @@ class AvailController(wiring.Component):
                 with m.If(count == 0):
                     m.next = "INDEX"
                 with m.Elif(self.ring_reads.ready):
-                    m.d.comb += reserving.eq(count)
+                    m.d.comb += budget.reserve.eq(count)
                     m.d.sync += [now.fetched.eq(now.fetched + count), now.ring_pending.eq(1),
                                  pending.eq(pending - count)]
                     m.next = "INDEX"
@@ -283,13 +288,6 @@ class AvailController(wiring.Component):
                 with m.If(self.again.ready | self.drain):
                     m.next = "IDLE"
         return m
-
-    def _spare(self, reserved, held):
-        """Slots this row may still reserve, given how many positions it holds."""
-        keep = self._slots // 4
-        few = held < self._slots // 8
-        left = Mux(self.free_slots > reserved, self.free_slots - reserved, 0)
-        return Mux(few, left, Mux(left > keep, left - keep, 0))
 
     def _drive_requests(self, m, row, now, config, count, entry, fence, flags_value, flags_address):
         """Payloads of the requests; valid is driven by the states."""

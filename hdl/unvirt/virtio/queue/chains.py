@@ -74,6 +74,8 @@ class ChainStore(wiring.Component):
         Consumers, see :func:`~unvirt.virtio.queue.contract.ChainPortSignature`.
     group_taken_sink : ``In(1)``
         The group being handed out goes to a chain of a sink row.
+    packed : ``In(1)``
+        Chains go by the id in their record, not by their head.
     give_back : ``In(stream)``
         Groups without a slot, from a walk that gave up.
     at_rest : ``Out(1)``
@@ -93,6 +95,7 @@ class ChainStore(wiring.Component):
             "free_slots": Out(range(slots + 1)),
             "walker": In(WalkerPortSignature(rows, window, slots, groups)),
             "group_taken_sink": In(1),
+            "packed": In(1),
             "give_back": In(stream.Signature(data.StructLayout({
                 "group": range(groups), "groups": range(groups + 1), "sink": 1}))),
             "source_groups": Out(range(groups + 1)),
@@ -181,7 +184,7 @@ class ChainStore(wiring.Component):
                 chain_reads[index].addr.eq(port.chain_slot),
                 port.chain.as_value().eq(chain_reads[index].data),
                 head_reads[index].addr.eq(port.chain_slot),
-                port.head.eq(head_reads[index].data),
+                port.head.eq(Mux(self.packed, port.chain.id, head_reads[index].data)),
             ]
             if port is not self.retire:
                 read = next(segment_ports)

@@ -14,14 +14,17 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 
-__all__ = ["GROUP_SEGMENTS", "LENGTH_WIDTH", "Segment", "ChainRecord", "ChainPortSignature",
-           "Release", "UsedElement"]
+__all__ = ["CHAIN_LENGTH_WIDTH", "GROUP_SEGMENTS", "LENGTH_WIDTH", "Segment", "ChainRecord", "ChainPortSignature",
+           "Published", "Release", "UsedElement"]
 
 GROUP_SEGMENTS = 8
 """Segments in one group of the segment store."""
 
 LENGTH_WIDTH = 20
 """Bits of a length in the engine; longer segments and sums saturate at 2**20 - 1."""
+
+CHAIN_LENGTH_WIDTH = 12
+"""Bits of a number of descriptors in one chain."""
 
 
 class Segment(data.Struct):
@@ -48,6 +51,8 @@ class ChainRecord(data.StructLayout):
             "groups": range(groups + 1),
             "segments": range(8 * groups + 1),
             "readable_segments": range(8 * groups + 1),
+            "id": 16,                     # packed ring: the driver's name of the chain
+            "ring_slots": CHAIN_LENGTH_WIDTH,   # packed ring: how many it takes
         })
 
 
@@ -78,7 +83,7 @@ def ChainPortSignature(rows, slots, groups):
         "walked": In(1),                        # combinational
         "chain_slot": Out(range(slots)),
         "chain": In(ChainRecord(groups)),
-        "head": In(16),                         # descriptor index of the head of that slot
+        "head": In(16),                         # what names the chain of that slot: index of its head, or buffer id
         "segment_group": Out(range(groups)),
         "segment_index": Out(range(GROUP_SEGMENTS)),
         "segment": In(Segment),
@@ -99,5 +104,16 @@ class UsedElement(data.StructLayout):
             "row": row_width(rows),
             "head": 16,
             "written": LENGTH_WIDTH,     # bytes the device wrote
+            "ring_slots": CHAIN_LENGTH_WIDTH,
             "more": 1,
         })
+
+
+class Published(data.StructLayout):
+    """The driver sees ``count`` more used entries of a row.
+
+    ``place`` is behind the last of them: the used index, or the slot of the packed ring with the wrap counter in bit 15.
+    """
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "place": 16, "count": 16})

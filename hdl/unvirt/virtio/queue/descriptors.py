@@ -12,16 +12,19 @@ __all__ = ["Descriptor", "DescriptorFlags", "DescriptorItem", "DescriptorReader"
 
 
 class DescriptorFlags(data.Struct):
-    """Descriptor flags of the split ring [virtio 2.7.5]."""
+    """Descriptor flags [virtio 2.7.5, 2.8.13]."""
 
     next:     1
     write:    1
     indirect: 1
-    _reserved0: 13
+    _reserved0: 4
+    avail:    1                  # packed ring only, like `used`
+    _reserved1: 7
+    used:     1
 
 
 class Descriptor(data.Struct):
-    """Descriptor table entry [virtio 2.7.5]."""
+    """Descriptor in the order of the split ring [virtio 2.7.5]; ``next`` is the buffer id in one of the packed ring [virtio 2.8.13]."""
 
     address: 64
     length:  32
@@ -57,6 +60,8 @@ class DescriptorReader(wiring.Component):
     port, free : ``Out``
     items : ``Out(stream.Signature(DescriptorItem))``
     skip : ``In(1)``
+    packed : ``In(1)``
+        Descriptors are those of the packed ring.
     """
 
     def __init__(self, *, data_width, rows, contexts):
@@ -69,6 +74,7 @@ class DescriptorReader(wiring.Component):
             "free": Out(ContextFree(rows, contexts)),
             "items": Out(stream.Signature(DescriptorItem(rows, contexts))),
             "skip": In(1),
+            "packed": In(1),
             "idle": Out(1),
         })
 
@@ -83,8 +89,11 @@ class DescriptorReader(wiring.Component):
         part = Signal(range(parts + 1))
         word = Signal(max(width, size))
         item = self.items.payload
+        raw = Signal(size)
 
         m.d.comb += [
+            # {address, length, flags, next} or {address, length, id, flags}.
+            item.descriptor.as_value().eq(Mux(self.packed, Cat(raw[:96], raw[112:], raw[96:112]), raw)),
             self.port.context.eq(answer.context),
             item.row.eq(answer.row),
             item.position.eq(answer.position + index),
@@ -97,12 +106,12 @@ class DescriptorReader(wiring.Component):
         ]
         if per_word > 1:
             m.d.comb += [
-                item.descriptor.as_value().eq(word.word_select(index[:per_word.bit_length() - 1], size)),
+                raw.eq(word.word_select(index[:per_word.bit_length() - 1], size)),
                 self.port.word.eq(index >> (per_word.bit_length() - 1)),
             ]
         else:
             m.d.comb += [
-                item.descriptor.as_value().eq(word),
+                raw.eq(word),
                 self.port.word.eq(index * parts + part),
             ]
 

@@ -149,12 +149,11 @@ class QueueEngine(wiring.Component):
         connect(m, source.retire, fetch.retire)
         connect(m, sink.chains, fetch.sink)
         connect(m, fetch.ready_rows, source.ready_rows)
-        event_idx = transport.features[Feature.EVENT_IDX]
-        m.d.comb += [
-            fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC]),
-            fetch.event_idx.eq(event_idx),
-            decision.event_idx.eq(event_idx),
-        ]
+        m.d.comb += fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC])
+        for block in (fetch, decision):
+            m.d.comb += block.event_idx.eq(transport.features[Feature.EVENT_IDX])
+        for block in (fetch, used, decision):
+            m.d.comb += block.packed.eq(transport.features[Feature.RING_PACKED])
 
         # Positions of a row come from the service that consumes its chains.
         for asked, given, source_ports, sink_index in (

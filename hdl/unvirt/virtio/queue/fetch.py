@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The fetch side of the queue engine: from doorbells to chains in the chain store.
 
-    notifications -> scheduler -> avail -> index, ring reads -+
-                                    ^                        |-> meta -> read engine
-                       ring parser -+-> descriptor reads ----+
-    meta answers -> ring parser -> chain store (slots, order)
-                 -> descriptor reader -> walker -> chain store (records, segments)
+    notifications -> scheduler -> split or packed side -> reads -> meta -> read engine
+                         ^            ^  |  |
+                         +------------+  |  +--> chain store (slots, order)
+                                         v
+    meta answers -> descriptor reader -> heads -> walker -> chain store (records, segments)
 """
 
 from amaranth import *
@@ -14,14 +14,15 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
 from ..contract import Notification, QueueConfigPort, row_width
-from .avail import AvailController
 from .chains import ChainStore
 from .contract import ChainPortSignature
 from .descriptors import DescriptorReader
 from .meta import MetaReader, SmallAnswer, SmallRead
-from .ring import RingParser
+from .packed_side import PackedSide
+from .ring_side import RingSelect
 from .rows import Sweep
 from .scheduler import Scheduler
+from .split_side import SplitSide
 from .walker import Walker
 
 __all__ = ["FetchSide"]
@@ -36,7 +37,7 @@ class FetchSide(wiring.Component):
         Nothing new is fetched; what is in flight comes home.
     notifications : ``In(stream.Signature(Notification))``
         Doorbells, always accepted once ``ready``.
-    indirect_enabled, event_idx : ``In(1)``
+    indirect_enabled, event_idx, packed : ``In(1)``
     configs : ``Out(QueueConfigPort).array(3)``
     client : ``Out(ReadClientSignature)``
         Small reads.
@@ -70,6 +71,7 @@ class FetchSide(wiring.Component):
             "notifications": In(stream.Signature(Notification(rows))),
             "indirect_enabled": In(1),
             "event_idx": In(1),
+            "packed": In(1),
             "configs": Out(QueueConfigPort(rows)).array(3),
             "client": Out(meta.signature.members["client"].signature),
             "flag_reads": In(stream.Signature(SmallRead(rows))),
@@ -95,24 +97,24 @@ class FetchSide(wiring.Component):
         config = self._config
         rows, width, contexts = config.rows, config.data_width, config.meta_contexts
         slots, window, groups = config.chain_slots, config.queue_window, config.segment_groups
+        sizes = {"data_width": width, "rows": rows, "contexts": contexts, "slots": slots, "window": window}
 
         m.submodules.meta = meta = self._meta
-        m.submodules.scheduler = scheduler = Scheduler(rows=rows, kicks=2)
-        m.submodules.avail = avail = AvailController(data_width=width, rows=rows, slots=slots,
-                                                     window=window)
-        m.submodules.ring = ring = RingParser(data_width=width, rows=rows, contexts=contexts)
-        m.submodules.reader = reader = DescriptorReader(data_width=width, rows=rows,
-                                                        contexts=contexts)
+        m.submodules.scheduler = scheduler = Scheduler(rows=rows, kicks=5)
+        m.submodules.split = split = SplitSide(**sizes)
+        m.submodules.packed = packed = PackedSide(**sizes)
+        m.submodules.select = select = RingSelect(data_width=width, rows=rows, slots=slots)
+        m.submodules.reader = reader = DescriptorReader(data_width=width, rows=rows, contexts=contexts)
         m.submodules.walker = walker = Walker(
             rows=rows, slots=slots, window=window, groups=groups, walks=meta.walks,
             contexts=contexts, max_chain=config.max_chain, is_sink=self._is_sink)
-        m.submodules.store = store = ChainStore(rows=rows, slots=slots, window=window,
-                                                groups=groups)
-
-        for index, block in enumerate((avail, ring, walker)):
-            connect(m, flipped(self.configs[index]), block.config)
-            m.d.comb += block.drain.eq(self.drain)
-        for block in (avail, meta, walker, store):
+        m.submodules.store = store = ChainStore(rows=rows, slots=slots, window=window, groups=groups)
+        side = select.o
+        connect(m, split.side, select.split_side)
+        connect(m, packed.side, select.packed_side)
+        for block, index in ((side, 0), (split, 1), (walker, 2)):
+            connect(m, block.config, flipped(self.configs[index]))
+        for block in (side, meta, walker, store):
             connect(m, flipped(self.sweep), block.sweep)
 
         # Doorbells: one memory of who is waiting, one of who was notified.
@@ -121,60 +123,91 @@ class FetchSide(wiring.Component):
             scheduler.kicks[0].valid.eq(doorbell.valid),
             scheduler.kicks[0].payload.eq(doorbell.payload.row),
             doorbell.ready.eq(scheduler.kicks[0].ready),
-            avail.notified_valid.eq(doorbell.valid & doorbell.ready),
-            avail.notified_row.eq(doorbell.payload.row),
+            side.notified_valid.eq(doorbell.valid & doorbell.ready),
+            side.notified_row.eq(doorbell.payload.row),
         ]
-        connect(m, avail.again, scheduler.kicks[1])
-        connect(m, scheduler.visits, avail.visits)
+        connect(m, side.again, scheduler.kicks[1])
+        for number, kick in enumerate(packed.kicks):
+            connect(m, kick, scheduler.kicks[2 + number])
+        # While draining rows are visited until their lines are back, also that of a row that waits for the end of a chain.
+        drain_row = Signal(row_width(rows))
+        m.d.sync += drain_row.eq(drain_row + 1)
+        m.d.comb += [scheduler.kicks[4].valid.eq(self.drain & self.packed & ~meta.at_rest),
+                     scheduler.kicks[4].payload.eq(drain_row)]
+        connect(m, scheduler.visits, side.visits)
 
         # Reads and answers.
-        connect(m, avail.index_reads, meta.index_reads)
-        connect(m, avail.ring_reads, meta.ring_reads)
-        connect(m, ring.reads, meta.descriptor_reads)
+        connect(m, split.index_reads, meta.index_reads)
+        connect(m, split.ring_reads, meta.ring_reads)
+        connect(m, side.reads, meta.descriptor_reads)
         connect(m, walker.reads, meta.walk_reads)
         connect(m, flipped(self.flag_reads), meta.flag_reads)
-        connect(m, meta.index_answers, avail.index_answers)
+        connect(m, meta.index_answers, split.index_answers)
         connect(m, meta.flag_answers, flipped(self.flag_answers))
-        connect(m, meta.ring_answers, ring.answers)
-        connect(m, meta.line_answers, reader.answers)
-        connect(m, ring.port, meta.ring_port)
+        connect(m, meta.ring_answers, split.ring_answers)
+        connect(m, split.port, meta.ring_port)
+        connect(m, split.free, meta.ring_free)
         connect(m, reader.port, meta.line_port)
-        connect(m, ring.free, meta.ring_free)
         connect(m, reader.free, meta.line_free)
         connect(m, meta.client, flipped(self.client))
-        connect(m, reader.items, walker.items)
-        m.d.comb += [
-            reader.skip.eq(walker.skip),
-            meta.line_room_row.eq(ring.room_row),
-            ring.room.eq(meta.line_room),
-        ]
+        self._elaborate_lines(m, meta.line_answers, packed, reader, walker)
 
         # Chains.
-        connect(m, ring.chains, store.add)
-        connect(m, ring.finished, avail.finished)
+        connect(m, side.chains, store.add)
         connect(m, walker.store, store.walker)
         connect(m, walker.give_back, store.give_back)
-        connect(m, avail.flags, flipped(self.flags))
+        connect(m, walker.ends, packed.ends)
+        connect(m, side.flags, flipped(self.flags))
         connect(m, walker.ready_rows, flipped(self.ready_rows))
         for name in ("issue", "retire", "sink"):
             connect(m, flipped(getattr(self, name)), getattr(store, name))
+        for block in (select, reader, walker, store):
+            m.d.comb += block.packed.eq(self.packed)
         m.d.comb += [
+            side.drain.eq(self.drain),
+            walker.drain.eq(self.drain),
+            side.event_idx.eq(self.event_idx),
+            walker.indirect_enabled.eq(self.indirect_enabled),
+            meta.line_room_row.eq(side.room_row),
+            side.room.eq(meta.line_room),
+            packed.context_free.eq(meta.line_free_any),
             store.group_taken_sink.eq(walker.group_taken_sink),
             walker.source_groups.eq(store.source_groups),
             walker.sink_groups.eq(store.sink_groups),
-            walker.indirect_enabled.eq(self.indirect_enabled),
-            avail.event_idx.eq(self.event_idx),
-            avail.free_slots.eq(store.free_slots),
-            avail.unused.eq(ring.unused),
-            avail.added.eq(ring.chains.valid & ring.chains.ready),
-            self.retired_row.eq(avail.retired_row),
-            avail.retired.eq(self.retired),
-            avail.coming_row.eq(self.coming_row),
-            self.coming.eq(avail.coming),
+            side.free_slots.eq(store.free_slots),
+            self.retired_row.eq(side.retired_row),
+            side.retired.eq(self.retired),
+            side.coming_row.eq(self.coming_row),
+            self.coming.eq(side.coming),
             self.head_row.eq(walker.head_row),
             walker.head_position.eq(self.head),
-            self.violation.eq(avail.violation | ring.violation | walker.violation),
-            self.at_rest.eq(avail.idle & ring.idle & reader.idle & walker.idle & meta.at_rest
-                            & store.at_rest),
+            self.violation.eq(side.violation | walker.violation),
+            self.at_rest.eq(side.idle & reader.idle & walker.idle & meta.at_rest & store.at_rest),
         ]
         return m
+
+    def _elaborate_lines(self, m, answers, packed, reader, walker):
+        """Lines of a packed ring take the way through its table; those of walks, and all of the split ring, are read as they come."""
+        ordered = Signal()
+        direct = Signal()
+        m.d.comb += [
+            ordered.eq(self.packed & ~answers.payload.walk),
+            direct.eq(answers.valid & ~ordered),
+            packed.answers.payload.eq(answers.payload),
+            packed.answers.valid.eq(answers.valid & ordered),
+            packed.lines.ready.eq(reader.answers.ready & ~direct),
+            reader.answers.valid.eq(direct | packed.lines.valid),
+            reader.answers.payload.eq(Mux(direct, answers.payload, packed.lines.payload)),
+            answers.ready.eq(Mux(ordered, packed.answers.ready, reader.answers.ready)),
+        ]
+        # Descriptors on their way to the walker: heads are looked for in those of a packed ring.
+        m.d.comb += [
+            packed.found.payload.eq(reader.items.payload),
+            packed.found.valid.eq(reader.items.valid & self.packed),
+            walker.items.payload.eq(Mux(self.packed, packed.items.payload, reader.items.payload)),
+            walker.items.valid.eq(Mux(self.packed, packed.items.valid, reader.items.valid)),
+            packed.items.ready.eq(walker.items.ready & self.packed),
+            reader.items.ready.eq(Mux(self.packed, packed.found.ready, walker.items.ready)),
+            packed.skip.eq(walker.skip),
+            reader.skip.eq(Mux(self.packed, packed.skip_found, walker.skip)),
+        ]

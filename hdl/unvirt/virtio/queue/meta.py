@@ -26,10 +26,10 @@ __all__ = ["ContextFree", "SmallRead", "LineRead", "WalkRead", "SmallAnswer", "L
 
 
 class SmallRead(data.StructLayout):
-    """A read of one 16-bit value, 2-byte aligned."""
+    """A read of one 16-bit value, 2-byte aligned, or (``wide``) of one of 32 bits, 4-byte aligned."""
 
     def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "address": 64, "fence": 1})
+        super().__init__({"row": row_width(rows), "address": 64, "wide": 1, "fence": 1})
 
 
 class LineRead(data.StructLayout):
@@ -42,6 +42,7 @@ class LineRead(data.StructLayout):
             "length": 8,                 # bytes, 2..128
             "position": 16,              # of the first entry
             "count": 7,                  # entries
+            "fence": 1,
         })
 
 
@@ -55,10 +56,10 @@ class WalkRead(data.StructLayout):
 
 
 class SmallAnswer(data.StructLayout):
-    """The value that a :class:`SmallRead` found."""
+    """The value that a :class:`SmallRead` found; the upper half means something only if it was ``wide``."""
 
     def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "value": 16, "error": 1})
+        super().__init__({"row": row_width(rows), "value": 32, "error": 1})
 
 
 class LineAnswer(data.StructLayout):
@@ -121,6 +122,8 @@ class MetaReader(wiring.Component):
         Access to the bytes of an answer, until its context is freed.
     ring_free, line_free : ``In(ContextFree)``
         A ring or descriptor context goes back.
+    line_free_any : ``Out(1)``
+        A descriptor context is free.
     client : ``Out(ReadClientSignature)``
         To the read engine.
     at_rest : ``Out(1)``
@@ -154,6 +157,7 @@ class MetaReader(wiring.Component):
             "line_free": In(free),
             "line_room_row": In(row_width(rows)),
             "line_room": Out(1),
+            "line_free_any": Out(1),
             "client": Out(ReadClientSignature(data_width, self._handle_width, self._buffer_width)),
             "at_rest": Out(1),
             "sweep": In(Sweep(rows)),
@@ -250,8 +254,8 @@ class MetaReader(wiring.Component):
                                          write.data.count.eq(request.count)]
                         m.d.sync += [
                             held.address.eq(request.address),
-                            held.length.eq(2 if small else request.length),
-                            held.fence.eq(request.fence if small else 0),
+                            held.length.eq(Mux(request.wide, 4, 2) if small else request.length),
+                            held.fence.eq(request.fence),
                             held.handle.eq(context),
                             held.buffer.eq(context << 7),
                         ]
@@ -286,7 +290,7 @@ class MetaReader(wiring.Component):
         read = records.read_port(domain="comb")
         handle = self.client.done_handle
         more, failed = self._more, Signal(walks)
-        small = memory.Memory(shape=16, depth=self._contexts, init=[])
+        small = memory.Memory(shape=32, depth=self._contexts, init=[])
         m.submodules.small = small
         small_write = small.write_port()
         word = Signal.like(self.client.write.address_low)
@@ -295,7 +299,7 @@ class MetaReader(wiring.Component):
             word.eq(Mux(self.client.write.high[0], self.client.write.address_high,
                         self.client.write.address_low)),
             small_write.addr.eq(word >> word_bits),
-            small_write.data.eq(self.client.write.data[:16]),
+            small_write.data.eq(self.client.write.data[:32]),
             small_write.en.eq(self.client.write.enable[0] & self.client.write.enable[1]
                               & (word[:word_bits] == 0)),
             read.addr.eq(handle),
@@ -374,6 +378,7 @@ class MetaReader(wiring.Component):
             held.given_row.eq(self.line_free.row),
             held.row.eq(self.line_room_row),
             self.line_room.eq(held.count < pool.depth // 2),
+            self.line_free_any.eq(pool.alloc.valid),
         ]
 
     def _elaborate_ports(self, m, buffer):

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Used buffer notifications: whether the driver wants one [virtio 2.7.7]."""
+"""Used buffer notifications: whether the driver wants one [virtio 2.7.7, 2.8.10]."""
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ...stream.ring import wrap_sub
 from ..contract import Notification, QueueConfigPort, row_width
-from ..spec import NO_VECTOR
+from ..spec import NO_VECTOR, EventMode
+from .contract import Published
 from .meta import SmallAnswer, SmallRead
 from .rows import RowMemory, Sweep
-from .used import Published
 
 __all__ = ["NotifyDecision"]
 
 AVAIL_NO_INTERRUPT = 0
 """Bit of the available ring's flags [virtio 2.7.6]."""
+
+_MOST = 0x7FFF
 
 
 class _DecisionRow(data.Struct):
@@ -23,18 +24,20 @@ class _DecisionRow(data.Struct):
 
     in_flight: 1
     dirty:     1
-    start:     16         # of the indices that the read decides about: up to `latest`
-    latest:    16
+    place:     16         # behind the newest used entry that the read decides about
+    count:     15         # how many these are, saturated
 
 
 class NotifyDecision(wiring.Component):
-    """Reads the driver's suppression flags, or used_event, after each published index and raises the interrupt they allow.
+    """Reads the driver's suppression state after each publication of used entries and raises the interrupt it allows.
 
-    The read is issued after the index write was accepted by the write engine and fenced behind it, so the value is as the driver left it after
-    seeing no newer index [DER-RACE-02]. One read per row is in flight; an index published meanwhile makes the row dirty, and the value is read
-    once more when the answer has come. With ``event_idx`` the driver wants an interrupt if the used index went past used_event: an answer
-    decides about all indices published until it comes, and where it raises the interrupt nothing is left to be read for. Nothing is read when no
-    interrupt could be sent: MSI-X on and no vector. A failed read is a violation.
+    The read is issued after the write that published was accepted by the write engine and fenced behind it, so the value is as the driver left it
+    after seeing nothing newer [DER-RACE-02]. One read per row is in flight; what is published meanwhile makes the row dirty. The answer decides
+    about all that was published until it comes: with an interrupt nothing is left to be read for, without one the value is read once more if the row
+    is dirty. Nothing is read when no interrupt could be sent: MSI-X on and no vector. A failed read is a violation.
+
+    The state is the flags of the available ring; with ``event_idx`` its used_event, an index that must be among the newly used ones; with
+    ``packed`` the driver event suppression structure, in which with ``event_idx`` such a place in the ring may be given.
 
     **Latency**: two cycles from ``published`` to ``reads``, and from an answer to its interrupt. **Throughput**: two cycles an event, one more for
     an interrupt and for a read that follows an answer. **Ordering**: decisions of a row follow each other; rows are independent.
@@ -53,9 +56,9 @@ class NotifyDecision(wiring.Component):
     published : ``In(stream.Signature(Published))``
     answers : ``In(stream.Signature(SmallAnswer))``
     reads : ``Out(stream.Signature(SmallRead))``
-        Of the flags or of used_event, with ``fence``.
-    event_idx : ``In(1)``
-        VIRTIO_F_EVENT_IDX was negotiated.
+        With ``fence``.
+    event_idx, packed : ``In(1)``
+        VIRTIO_F_EVENT_IDX, VIRTIO_F_RING_PACKED was negotiated.
     interrupts : ``Out(stream.Signature(Notification))``
     config : ``Out(QueueConfigPort)``
     msix_enable, drain : ``In(1)``
@@ -66,7 +69,7 @@ class NotifyDecision(wiring.Component):
 
     Spec
     ----
-    [virtio 2.7.7] Used Buffer Notification Suppression, [virtio 2.7.10] Available Buffer Notification Suppression
+    [virtio 2.7.7] Used Buffer Notification Suppression, [virtio 2.8.10] Event Suppression Structure Format
     """
 
     def __init__(self, *, rows):
@@ -74,6 +77,7 @@ class NotifyDecision(wiring.Component):
         super().__init__({
             "drain": In(1),
             "event_idx": In(1),
+            "packed": In(1),
             "msix_enable": In(1),
             "published": In(stream.Signature(Published(rows))),
             "answers": In(stream.Signature(SmallAnswer(rows))),
@@ -95,14 +99,14 @@ class NotifyDecision(wiring.Component):
         now, found, config = Signal(_DecisionRow), state.read_value[0], self.config.config
         published = Signal(Published(self._rows))
         read = Signal()                        # the row is dirty: once more
-        # used_event is one of the indices from `start` to before `latest` [virtio 2.7.10].
-        passed = wrap_sub(wrap_sub(found.latest, answer.value), 1) < wrap_sub(found.latest, found.start)
         wanted = Signal()
         again = Signal()
         m.d.comb += [
-            wanted.eq(~answer.error & Mux(self.event_idx, passed, ~answer.value[AVAIL_NO_INTERRUPT])),
-            again.eq(found.dirty & ~(self.event_idx & wanted)),
+            wanted.eq(~answer.error & self._asked_for(m, found, answer.value, config.size)),
+            again.eq(found.dirty & ~wanted),
         ]
+        total = Signal(17)
+        m.d.comb += total.eq(published.count + Mux(found.in_flight, found.count, 0))
 
         m.d.comb += [
             state.read_row[0].eq(next_row),
@@ -111,6 +115,7 @@ class NotifyDecision(wiring.Component):
             state.write_row.eq(row),
             state.write_value.eq(now),
             self.reads.payload.fence.eq(1),
+            self.reads.payload.wide.eq(self.packed),
             self.interrupts.payload.row.eq(row),
         ]
 
@@ -118,7 +123,7 @@ class NotifyDecision(wiring.Component):
             """Read the value; the row's configuration was looked up in the cycle before, whatever the state."""
             m.d.sync += [self.reads.valid.eq(1), self.reads.payload.row.eq(row),
                          # used_event lies behind the available ring [virtio 2.7.6].
-                         self.reads.payload.address.eq(config.driver + Mux(self.event_idx, 4 + (config.size << 1), 0))]
+                         self.reads.payload.address.eq(config.driver + Mux(self.event_idx & ~self.packed, 4 + (config.size << 1), 0))]
             m.next = "IDLE"
 
         with m.If(self.reads.ready):
@@ -154,11 +159,11 @@ class NotifyDecision(wiring.Component):
                         m.next = "INTERRUPT"
                     with m.Elif(again):
                         m.next = "READ"
-                with m.Elif(found.in_flight):
-                    m.d.comb += [now.dirty.eq(1), now.latest.eq(published.new)]
-                with m.Elif(possible):
-                    m.d.comb += [now.in_flight.eq(1), now.start.eq(published.old), now.latest.eq(published.new)]
-                    ask()
+                with m.Elif(found.in_flight | possible):
+                    m.d.comb += [now.in_flight.eq(1), now.dirty.eq(found.in_flight), now.place.eq(published.place),
+                                 now.count.eq(Mux(total[15:].any(), _MOST, total))]
+                    with m.If(~found.in_flight):
+                        ask()
             with m.State("INTERRUPT"):
                 m.d.comb += self.interrupts.valid.eq(1)
                 with m.If(self.interrupts.ready):
@@ -169,3 +174,25 @@ class NotifyDecision(wiring.Component):
                 with m.If(~self.reads.valid | self.reads.ready):
                     ask()
         return m
+
+    def _asked_for(self, m, row, value, size):
+        """Return whether the driver, whose suppression state is ``value``, wants to hear of what ``row`` holds."""
+        # How far the newest place is behind the event; in the packed ring the event may lie in the lap before.
+        place, event = Signal(17), Signal(16)
+        passed = Signal()
+        m.d.comb += [place.eq(row.place), event.eq(value[:16])]
+        with m.If(self.packed):
+            m.d.comb += [place.eq(row.place[:15] + Mux(row.place[15] == value[15], 0, size)), event.eq(value[:15])]
+        m.d.comb += passed.eq(((place - event - 1)[:16] < row.count) | (row.count == _MOST))
+        asked = Signal()
+        with m.If(self.packed):
+            with m.Switch(value[16:18]):
+                with m.Case(EventMode.DISABLE):
+                    m.d.comb += asked.eq(0)
+                with m.Case(EventMode.DESCRIPTOR):
+                    m.d.comb += asked.eq(passed | ~self.event_idx)
+                with m.Default():
+                    m.d.comb += asked.eq(1)
+        with m.Else():
+            m.d.comb += asked.eq(Mux(self.event_idx, passed, ~value[AVAIL_NO_INTERRUPT]))
+        return asked

@@ -15,7 +15,7 @@ from ...pcie.dma import WriteBeat
 from ...stream.buffer import HalfBuffer
 from ...stream.fifo import Queue
 from ..contract import row_width
-from .contract import GROUP_SEGMENTS, ChainPortSignature, UsedElement
+from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, ChainPortSignature, UsedElement
 from .rows import RowMemory, Sweep
 from .sink_read import ByteReader
 from .sink_scan import SinkPacket, SinkScan
@@ -113,7 +113,7 @@ class Sink(wiring.Component):
         waiting_shape = data.StructLayout({
             "row": row_width(config.rows), "position": 16, "slot": range(config.chain_slots),
             "group": range(config.segment_groups), "groups": range(config.segment_groups + 1),
-            "head": 16, "written": 14,
+            "head": 16, "written": 14, "ring_slots": CHAIN_LENGTH_WIDTH,
             "more": 1,
             "use": 1,                    # gets a used element
             "data": 1,                   # has bytes to wait for
@@ -198,7 +198,7 @@ class Sink(wiring.Component):
             record.row.eq(now.place.row), record.position.eq(now.position),
             record.slot.eq(now.slot), record.head.eq(now.head), record.group.eq(chain.group),
             record.groups.eq(Mux(chain.single, 0, chain.groups)),
-            record.written.eq(amount_now), record.more.eq(~now.last),
+            record.written.eq(amount_now), record.more.eq(~now.last), record.ring_slots.eq(chain.ring_slots),
             record.use.eq(1), record.data.eq(amount_now != 0),
             waiting.valid.eq(give),
         ]
@@ -283,6 +283,7 @@ class Sink(wiring.Component):
             used.payload.row.eq(chain.row),
             used.payload.head.eq(chain.head),
             used.payload.written.eq(chain.written),
+            used.payload.ring_slots.eq(chain.ring_slots),
             used.payload.more.eq(chain.more),
             release.valid.eq(due & ~released),
             release.payload.slot.eq(chain.slot),

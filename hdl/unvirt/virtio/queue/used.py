@@ -1,44 +1,26 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The used side: elements gathered into bursts, the index published once per burst [virtio 2.7.8]."""
+"""The used side: buffers go back to the driver, in the format that was negotiated."""
 
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
-from ...stream.fifo import Queue
-from ..contract import QueueConfigPort, row_width
-from .contract import UsedElement
-from .rows import RowMemory, Sweep
+from ..contract import QueueConfigPort
+from .contract import Published, UsedElement
+from .rows import Sweep
+from .used_inputs import UsedInputs
+from .used_packed import PackedUsedWriter
+from .used_split import SplitUsedWriter
 
-__all__ = ["Published", "UsedWriter"]
-
-BURST = 32
-"""Most elements in one write."""
-
-
-class Published(data.StructLayout):
-    """The used index of a row went from ``old`` to ``new``."""
-
-    def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "old": 16, "new": 16})
+__all__ = ["UsedWriter"]
 
 
 class UsedWriter(wiring.Component):
-    """Writes used elements and indices.
+    """Used elements of several inputs, written by :class:`~unvirt.virtio.queue.used_split.SplitUsedWriter` or, with ``packed``, by
+    :class:`~unvirt.virtio.queue.used_packed.PackedUsedWriter`.
 
-    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of
-    another row. Then the next input with elements has its turn. An element with ``more`` set is not published before its successors: the index
-    waits for the end of the group, even over several writes [NET-RX-04]. A group that is not complete is not begun, so that it holds up no other
-    input, unless it fills its queue.
-
-    **Latency**: four cycles from an element to the first beat of its write, one more if it was another input's turn. **Throughput**: a burst takes
-    a cycle for each element (two with 32 bits), its beats, and five; the index is one of these. **Ordering**: elements, then index, then
-    ``published``, each after the one before was accepted by the write engine, which keeps their order on the link. **Back-pressure**: each input
-    takes 32 elements, then waits.
-
-    With ``discard`` elements vanish; a write that began is completed, its index too if it ends a group. ``sweep`` clears the index of a row
-    while everything is quiet.
+    **Latency**: four cycles from an element to the first beat of its write. **Back-pressure**: each input takes 32 elements, then waits.
 
     Parameters
     ----------
@@ -46,17 +28,13 @@ class UsedWriter(wiring.Component):
 
     Members
     -------
+    packed : ``In(1)``
+        VIRTIO_F_RING_PACKED was negotiated; constant except while everything is quiet.
     elements : ``In(stream.Signature(UsedElement)).array(inputs)``
-    config : ``Out(QueueConfigPort)``
-    writes : ``Out(stream.Signature(WriteBeat))``
-    published : ``Out(stream.Signature(Published))``
-    discard : ``In(1)``, idle : ``Out(1)``
+    config, writes, published, discard, sweep :
+        As in the writers.
+    idle : ``Out(1)``
         Nothing is held.
-    sweep : ``In``
-
-    Spec
-    ----
-    [virtio 2.7.8] The Virtqueue Used Ring
     """
 
     def __init__(self, *, data_width, rows, inputs):
@@ -64,6 +42,7 @@ class UsedWriter(wiring.Component):
         self._rows = rows
         self._inputs = inputs
         super().__init__({
+            "packed": In(1),
             "elements": In(stream.Signature(UsedElement(rows))).array(inputs),
             "config": Out(QueueConfigPort(rows)),
             "writes": Out(stream.Signature(WriteBeat(data_width))),
@@ -75,154 +54,31 @@ class UsedWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = self._data_width // 8
-        m.submodules.index = index = RowMemory(16, rows=self._rows, readers=1)
-        connect(m, flipped(self.sweep), index.sweep)
-        # The input whose turn it is. It has a burst once a group is complete, or its queue full of one.
-        turn = Signal(range(max(2, self._inputs)))
-        element = Signal(UsedElement(self._rows))
-        waiting, ready, take = Signal(), Signal(), Signal()
-        queues, ready_inputs = [], []
+        m.submodules.inputs = inputs = UsedInputs(rows=self._rows, inputs=self._inputs)
+        m.submodules.split = split = SplitUsedWriter(data_width=self._data_width, rows=self._rows)
+        m.submodules.packed = packed = PackedUsedWriter(data_width=self._data_width, rows=self._rows)
         for number, source in enumerate(self.elements):
-            m.submodules[f"queue{number}"] = queue = Queue(UsedElement(self._rows), BURST)
-            connect(m, flipped(source), queue.i)
-            groups = Signal(range(BURST + 1), name=f"groups{number}")
-            ends_in = queue.i.valid & queue.i.ready & ~queue.i.payload.more
-            ends_out = queue.o.valid & queue.o.ready & ~queue.o.payload.more
-            m.d.sync += groups.eq(groups + ends_in - ends_out)
-            queues.append(queue)
-            ready_inputs.append((groups != 0) | (queue.level == BURST))
-        with m.Switch(turn):
-            for number, queue in enumerate(queues):
-                with m.Case(number):
-                    m.d.comb += [element.eq(queue.o.payload), waiting.eq(queue.o.valid),
-                                 ready.eq(ready_inputs[number]), queue.o.ready.eq(take)]
-        held = Cat(queue.o.valid for queue in queues).any()
-        next_turn = Mux(turn == self._inputs - 1, 0, turn + 1)
-
-        # The burst, packed as it will be written.
-        m.submodules.burst = burst = memory.Memory(shape=self._data_width,
-                                                   depth=BURST * 64 // self._data_width or 1,
-                                                   init=[])
-        per_beat = max(1, self._data_width // 64)
-        per_element = max(1, 64 // self._data_width)
-        write = burst.write_port(granularity=min(64, self._data_width))
-        read = burst.read_port(domain="comb")
-
-        row = Signal(row_width(self._rows))
-        old, start = Signal(16), Signal(16)      # first index of the burst; of what is not yet published
-        count = Signal(range(BURST + 1))
-        half = Signal()                          # second half of an element, on a 32-bit bus
-        open_group = Signal()                    # the last element gathered has successors to come
-        size, device = Signal(16), Signal(64)
-        beat = Signal(range(BURST * 64 // self._data_width + 1))
-        resume = Signal()                        # an index is owed to elements already written
-        slot = Signal(16)
-        m.d.comb += slot.eq(old & (size - 1))
-        fits = count < Mux(size - slot < BURST, size - slot, BURST)[:6]
-        content = Cat(element.head, C(0, 16), element.written, C(0, 32 - len(element.written)))
-
-        out = self.writes.payload
-        length = Signal(16)
-        m.d.comb += [
-            self.config.row.eq(element.row),
-            index.read_row[0].eq(element.row),
-            index.write_row.eq(row),
-            index.write_value.eq(old),
-            self.published.payload.row.eq(row),
-            self.published.payload.old.eq(start),
-            self.published.payload.new.eq(old),
-            out.header.length.eq(length),
-            read.addr.eq(beat),
-        ]
-        if per_beat > 1:
+            connect(m, flipped(source), inputs.elements[number])
+        m.d.comb += self.idle.eq(inputs.empty & split.idle & packed.idle)
+        for writer, mine in ((split, ~self.packed), (packed, self.packed)):
+            connect(m, flipped(self.sweep), writer.sweep)
             m.d.comb += [
-                write.addr.eq(count >> (per_beat.bit_length() - 1)),
-                write.data.eq(content.replicate(per_beat)),
-                write.en.eq(0),
+                writer.port.element.eq(inputs.port.element),
+                writer.port.waiting.eq(inputs.port.waiting & mine),
+                writer.port.begin.eq(inputs.port.begin & mine),
+                writer.config.config.eq(self.config.config),
+                writer.discard.eq(self.discard),
+                writer.writes.ready.eq(self.writes.ready & mine),
+                writer.published.ready.eq(self.published.ready & mine),
             ]
-        else:
-            m.d.comb += [
-                write.addr.eq(Cat(half, count) if per_element > 1 else count),
-                write.data.eq(Mux(half, content[32:], content[:32]) if per_element > 1
-                              else content),
-            ]
-
-        def gather():
-            """Put the element at hand, or half of it, into the burst."""
-            if per_beat > 1:
-                m.d.comb += write.en.eq((1 << count[:per_beat.bit_length() - 1])[:per_beat])
-            else:
-                m.d.comb += write.en.eq(1)
-            if per_element > 1:
-                m.d.sync += half.eq(~half)
-            m.d.comb += take.eq(half if per_element > 1 else 1)
-            with m.If(take):
-                m.d.sync += [count.eq(count + 1), open_group.eq(element.more)]
-
-        with m.FSM(name="used"):
-            with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~held & ~resume)
-                m.d.sync += [count.eq(0), half.eq(0), row.eq(element.row)]
-                with m.If(self.discard):
-                    m.d.comb += take.eq(1)
-                    m.d.sync += [resume.eq(0), open_group.eq(0)]
-                    with m.If(~waiting):
-                        m.d.sync += turn.eq(next_turn)
-                with m.Elif(waiting & (ready | resume)):
-                    # The row's configuration and index are looked up in this cycle.
-                    m.next = "LOAD"
-                with m.Elif(~resume):
-                    m.d.sync += turn.eq(next_turn)
-            with m.State("LOAD"):
-                m.d.sync += [size.eq(self.config.config.size),
-                             device.eq(self.config.config.device)]
-                with m.If(~resume):
-                    m.d.sync += [old.eq(index.read_value[0]), start.eq(index.read_value[0])]
-                # There is always room for one.
-                gather()
-                m.next = "GATHER"
-            with m.State("GATHER"):
-                m.d.sync += beat.eq(0)
-                with m.If(self.discard):
-                    m.next = "IDLE"
-                with m.Elif(waiting & (element.row == row) & fits & (ready | open_group | half)):
-                    gather()
-                with m.Elif(~open_group | ~fits):
-                    m.next = "WRITE"
-            with m.State("WRITE"):
+            with m.If(mine):
                 m.d.comb += [
-                    self.writes.valid.eq(1),
-                    length.eq(count << 3),
-                    out.header.address.eq(device + 4 + (slot << 3)),
-                    out.data.eq(read.data),
-                    out.first.eq(beat == 0),
-                    out.last.eq((beat + 1) * lanes >= length),
-                    out.empty.eq(Mux(out.last, ((beat + 1) * lanes - length)[:len(out.empty)], 0)),
+                    inputs.port.take.eq(writer.port.take),
+                    inputs.port.pass_on.eq(writer.port.pass_on),
+                    self.config.row.eq(writer.config.row),
+                    self.writes.valid.eq(writer.writes.valid),
+                    self.writes.payload.eq(writer.writes.payload),
+                    self.published.valid.eq(writer.published.valid),
+                    self.published.payload.eq(writer.published.payload),
                 ]
-                with m.If(self.writes.ready):
-                    m.d.sync += beat.eq(beat + 1)
-                    with m.If(out.last):
-                        m.d.sync += [old.eq(old + count), resume.eq(open_group)]
-                        m.next = "INDEX"
-                        with m.If(open_group):
-                            m.next = "IDLE"
-            with m.State("INDEX"):
-                m.d.comb += [
-                    self.writes.valid.eq(1),
-                    length.eq(2),
-                    out.header.address.eq(device + 2),
-                    out.data.eq(old),
-                    out.first.eq(1),
-                    out.last.eq(1),
-                    out.empty.eq(lanes - 2),
-                ]
-                with m.If(self.writes.ready):
-                    m.d.comb += index.write_valid.eq(1)
-                    m.next = "PUBLISH"
-            with m.State("PUBLISH"):
-                m.d.comb += self.published.valid.eq(1)
-                with m.If(self.published.ready):
-                    m.d.sync += turn.eq(next_turn)
-                    m.next = "IDLE"
         return m

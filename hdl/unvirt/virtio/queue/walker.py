@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Walks descriptor chains and indirect tables [virtio 2.7.5] and records their segments.
+"""Walks descriptor chains and indirect tables [virtio 2.7.5, 2.8.6, 2.8.7] and records their segments.
 
     items (heads) ----> single descriptor -----------------------------> chain store
-                  \\--> waiting (one list per kind of consumer) --> start
+                  \\--> waiting chains --> start
     items (walks) ----> step: segment, next, indirect --> read on / finish / give up and wait again
 """
 
@@ -10,13 +10,14 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
 from .chains import WalkerPortSignature
-from .contract import GROUP_SEGMENTS, LENGTH_WIDTH
+from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, LENGTH_WIDTH
 from .descriptors import Descriptor, DescriptorItem
 from .meta import WalkRead
+from .packed_ends import RowChainEnd
 from .rows import RowMemory, Sweep
+from .waiting import WaitingChains
 
 __all__ = ["Walker"]
 
@@ -42,12 +43,17 @@ class Walker(wiring.Component):
     negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20
     - 1.
 
+    With ``packed`` the following descriptor lies in the following slot of the ring, or of the table up to its end, whatever the flags in a table
+    say; the length of a chain of several slots is told at ``ends``.
+
     Members
     -------
     drain : ``In(1)``
         Walks end at their next answer, waiting chains are forgotten.
     indirect_enabled : ``In(1)``
         VIRTIO_F_INDIRECT_DESC was negotiated.
+    packed : ``In(1)``
+        VIRTIO_F_RING_PACKED was negotiated.
     items, skip : ``In``/``Out``
         Descriptors; see :class:`~unvirt.virtio.queue.descriptors.DescriptorReader`.
     reads : ``Out(stream.Signature(WalkRead))``
@@ -60,6 +66,10 @@ class Walker(wiring.Component):
         Position of the oldest chain of a row that was not consumed (synchronous).
     ready_rows : ``Out(stream.Signature(row))``
         A chain of this source row became usable.
+    ends : ``Out(stream.Signature(RowChainEnd))``
+        Before that, for a chain of several ring slots.
+    sweep : ``In``
+        Clears a row while everything is quiet.
     """
 
     def __init__(self, *, rows, slots, window, groups, walks, contexts, max_chain, is_sink):
@@ -75,6 +85,7 @@ class Walker(wiring.Component):
         super().__init__({
             "drain": In(1),
             "indirect_enabled": In(1),
+            "packed": In(1),
             "items": In(stream.Signature(DescriptorItem(rows, contexts))),
             "skip": Out(1),
             "config": Out(QueueConfigPort(rows)),
@@ -88,6 +99,7 @@ class Walker(wiring.Component):
             "head_row": Out(width),
             "head_position": In(16),
             "ready_rows": Out(stream.Signature(width)),
+            "ends": Out(stream.Signature(RowChainEnd(rows))),
             "violation": Out(1),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -111,19 +123,13 @@ class Walker(wiring.Component):
             "group": range(self._groups),   # first
             "tail": range(self._groups),    # last
             "groups": range(self._groups + 1),
+            "id": 16,                       # of the packed chain, once in its table
+            "ring_slots": CHAIN_LENGTH_WIDTH,
         })
 
     def elaborate(self, platform):
         m = Module()
-        queues = []
-        for name in ("source", "sink"):
-            m.submodules[f"waiting_{name}"] = queue = Queue(range(self._slots), self._slots)
-            queues.append(queue)
-        # What a waiting list says of a chain is its slot; the rest is here.
-        m.submodules.pending = pending = memory.Memory(
-            shape=data.StructLayout({"descriptor": Descriptor, "row": row_width(self._rows), "position": 16}),
-            depth=self._slots, init=[])
-        pending_write, pending_read = pending.write_port(), pending.read_port()
+        m.submodules.waiting = waiting = WaitingChains(rows=self._rows, slots=self._slots)
         m.submodules.walks = walks = memory.Memory(shape=self._state_shape(), depth=self._walks,
                                                    init=[])
         walk_write, walk_read = walks.write_port(), walks.read_port(domain="comb")
@@ -137,10 +143,8 @@ class Walker(wiring.Component):
         # Walks of each row. It is the row at hand that gets one more or one less, and that was looked up before.
         m.submodules.held = held = RowMemory(range(self._walks + 1), rows=self._rows, readers=1)
         connect(m, flipped(self.sweep), held.sweep)
-        turn = Signal()
         take_walk, free_walk = Signal(), Signal()   # the walk at hand begins, ends
         active = Signal(range(self._walks + 1))
-        start, next_start = (Signal(range(self._slots), name=name) for name in ("start", "next_start"))
         sink_row = Signal()
         group_free = Signal(range(self._groups + 1))
         length = _saturated(desc.length)
@@ -162,13 +166,15 @@ class Walker(wiring.Component):
             self.group_taken_sink.eq(sink_row),
             group_free.eq(self._groups // 2 - Mux(sink_row, self.sink_groups, self.source_groups)),
             self.ready_rows.payload.eq(state.row),
-            pending_write.addr.eq(store.slot),
-            pending_write.data.descriptor.eq(item.descriptor),
-            pending_write.data.row.eq(item.row),
-            pending_write.data.position.eq(item.position),
-            # The chain taken from a list is looked up in that cycle, and until its walk begins.
-            next_start.eq(start),
-            pending_read.addr.eq(next_start),
+            self.ends.payload.row.eq(state.row),
+            self.ends.payload.end.position.eq(state.position),
+            self.ends.payload.end.length.eq(state.ring_slots),
+            waiting.note_slot.eq(store.slot),
+            waiting.note.descriptor.eq(item.descriptor),
+            waiting.note.row.eq(item.row),
+            waiting.note.position.eq(item.position),
+            waiting.put_slot.eq(state.slot),
+            waiting.put_sink.eq(sink_row),
             store.segment.address.eq(desc.address),
             store.segment.length.eq(length),
             store.segment_index.eq(state.segments[:3]),
@@ -179,14 +185,7 @@ class Walker(wiring.Component):
             self.give_back.payload.groups.eq(state.groups),
             self.give_back.payload.sink.eq(sink_row),
         ]
-        m.d.sync += start.eq(next_start)
-        for queue in queues:
-            m.d.comb += queue.i.payload.eq(state.slot)
-
-        def wait_again():
-            """Put the chain on its waiting list; the list has a place for every slot."""
-            for queue, mine in zip(queues, (~sink_row, sink_row)):
-                m.d.comb += queue.i.valid.eq(mine)
+        arrived = self._arrived(m, item.descriptor, walk_read.data)
 
         def accept(skip):
             m.d.comb += [self.items.ready.eq(from_item), self.skip.eq(skip)]
@@ -202,26 +201,24 @@ class Walker(wiring.Component):
                 store.chain.groups.eq(state.groups),
                 store.chain.segments.eq(state.segments),
                 store.chain.readable_segments.eq(state.readable_segments),
+                store.chain.id.eq(Mux(single | ~state.indirect, desc.next, state.id)),
+                store.chain.ring_slots.eq(1 if single else state.ring_slots),
             ]
 
         with m.If(free_walk):
             m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
         with m.FSM(name="walker"):
             with m.State("IDLE"):
-                m.d.sync += [from_item.eq(self.items.valid), desc.eq(item.descriptor)]
+                m.d.sync += from_item.eq(self.items.valid)
                 with m.If(self.items.valid):
-                    m.d.sync += [walk.eq(item.context), state.eq(walk_read.data)]
+                    m.d.sync += [walk.eq(item.context), state.eq(walk_read.data), desc.eq(arrived)]
                     m.next = "STEP"
                     with m.If(~item.walk):
                         # The slot of this position is looked up in this cycle.
-                        m.d.sync += [state.row.eq(item.row), state.position.eq(item.position)]
+                        m.d.sync += [state.row.eq(item.row), state.position.eq(item.position), desc.eq(item.descriptor)]
                         m.next = "HEAD"
-                with m.Elif(queues[0].o.valid | queues[1].o.valid):
-                    take_sink = queues[1].o.valid & (turn | ~queues[0].o.valid)
-                    m.d.sync += turn.eq(~take_sink)
-                    m.d.comb += [next_start.eq(Mux(take_sink, queues[1].o.payload, queues[0].o.payload)),
-                                 queues[1].o.ready.eq(take_sink),
-                                 queues[0].o.ready.eq(~take_sink)]
+                with m.Elif(waiting.valid):
+                    m.d.comb += waiting.take.eq(1)
                     m.next = "START"
                 with m.Else():
                     m.d.comb += self.idle.eq(~busy.any())
@@ -234,7 +231,7 @@ class Walker(wiring.Component):
                     state.readable.eq(Mux(flags.write, 0, length)),
                     state.writable.eq(Mux(flags.write, length, 0)),
                 ]
-                m.d.comb += pending_write.en.eq(1)
+                m.d.comb += waiting.note_valid.eq(1)
                 with m.If(self.drain):
                     accept(skip=0)
                     m.next = "IDLE"
@@ -253,7 +250,7 @@ class Walker(wiring.Component):
                 m.next = "ANNOUNCE"
 
             with m.State("PUT_WAITING"):
-                wait_again()
+                m.d.comb += waiting.put.eq(1)
                 accept(skip=0)
                 m.next = "IDLE"
 
@@ -265,9 +262,9 @@ class Walker(wiring.Component):
             with m.State("START"):
                 m.d.sync += [
                     state.eq(0),
-                    state.row.eq(pending_read.data.row),
-                    state.position.eq(pending_read.data.position),
-                    state.slot.eq(start),
+                    state.row.eq(waiting.chain.row),
+                    state.position.eq(waiting.chain.position),
+                    state.slot.eq(waiting.slot),
                 ]
                 for number in reversed(range(self._walks)):
                     with m.If(~busy[number]):
@@ -290,11 +287,11 @@ class Walker(wiring.Component):
                 with m.Elif(busy.all() | (~at_head & (crowded | scarce | far))):
                     m.next = "NOT_YET"
             with m.State("NOT_YET"):
-                wait_again()
+                m.d.comb += waiting.put.eq(1)
                 m.next = "IDLE"
             with m.State("LOAD"):
                 m.d.comb += take_walk.eq(1)
-                m.d.sync += [desc.eq(pending_read.data.descriptor),
+                m.d.sync += [desc.eq(waiting.chain.descriptor),
                              busy.eq(busy | (1 << walk)[:self._walks])]
                 m.next = "TABLE"
             with m.State("TABLE"):
@@ -304,7 +301,8 @@ class Walker(wiring.Component):
             with m.State("STEP"):
                 flags = desc.flags
                 # The head position of this row is looked up in this cycle.
-                m.d.sync += state.count.eq(state.count + 1)
+                m.d.sync += [state.count.eq(state.count + 1),
+                             state.ring_slots.eq(state.ring_slots + ~state.indirect)]
                 table = desc.length[4:]
                 m.next = "SEGMENT"
                 with m.If(self.drain):
@@ -313,7 +311,7 @@ class Walker(wiring.Component):
                     m.next = "VIOLATE"
                 with m.Elif(flags.indirect):
                     # A table stands alone: not in a table, not followed, whole entries [2.7.5.3].
-                    m.d.sync += [state.indirect.eq(1), state.base.eq(desc.address),
+                    m.d.sync += [state.indirect.eq(1), state.id.eq(desc.next), state.base.eq(desc.address),
                                  state.entries.eq(Mux(table[16:].any(), 0xFFFF, table[:16])),
                                  state.index.eq(0)]
                     m.next = "READ"
@@ -399,13 +397,18 @@ class Walker(wiring.Component):
                     m.d.comb += free_walk.eq(1)
                     accept(skip=1)
                     m.next = "ANNOUNCE"
+                    with m.If(self.packed & (state.ring_slots != 1)):
+                        m.next = "TELL_END"
+            with m.State("TELL_END"):
+                m.d.comb += self.ends.valid.eq(1)
+                with m.If(self.ends.ready):
+                    m.next = "ANNOUNCE"
 
             with m.State("RETREAT"):
                 # No group to be had: give back what the walk holds, begin again later.
                 m.d.comb += self.give_back.valid.eq(state.groups != 0)
                 with m.If((state.groups == 0) | self.give_back.ready):
-                    wait_again()
-                    m.d.comb += free_walk.eq(1)
+                    m.d.comb += [waiting.put.eq(1), free_walk.eq(1)]
                     accept(skip=1)
                     m.next = "IDLE"
             with m.State("VIOLATE"):
@@ -418,3 +421,16 @@ class Walker(wiring.Component):
                     accept(skip=1)
                     m.next = "IDLE"
         return m
+
+    def _arrived(self, m, descriptor, state):
+        """Return ``descriptor``, the one at hand of a walk in ``state``, as the split ring would have it: flags, and ``next``."""
+        arrived = Signal(Descriptor)
+        m.d.comb += arrived.eq(descriptor)
+        ends = state.index + 1 == state.entries
+        with m.If(self.packed):
+            with m.If(state.indirect):
+                # A table ends with its last entry; of the flags only WRITE means something there.
+                m.d.comb += [arrived.flags.next.eq(~ends), arrived.flags.indirect.eq(0)]
+            with m.If(arrived.flags.next):
+                m.d.comb += arrived.next.eq(Mux(ends, 0, state.index + 1))
+        return arrived

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Used elements that wait to be written, and whose turn it is."""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...stream.fifo import Queue
+from .contract import UsedElement
+
+__all__ = ["BURST", "UsedInputs", "UsedPortSignature"]
+
+BURST = 32
+"""Most elements in one write."""
+
+
+def UsedPortSignature(rows):
+    """The elements of the input whose turn it is, as a writer sees them.
+
+    ``waiting``: there is an ``element``; ``take`` removes it. ``begin``: a burst may begin, for a group is complete, or fills the queue.
+    ``pass_on``: it is the next input's turn.
+    """
+    return wiring.Signature({
+        "element": In(UsedElement(rows)),
+        "waiting": In(1),
+        "begin": In(1),
+        "take": Out(1),
+        "pass_on": Out(1),
+    })
+
+
+class UsedInputs(wiring.Component):
+    """One queue of ``BURST`` elements per input.
+
+    A group of elements that must become visible together is not begun before it is complete, so that it holds up no other input, unless it fills
+    its queue.
+
+    Members
+    -------
+    elements : ``In(stream.Signature(UsedElement)).array(inputs)``
+    port : ``In(UsedPortSignature)``
+    empty : ``Out(1)``
+        No input has an element.
+    """
+
+    def __init__(self, *, rows, inputs):
+        self._rows = rows
+        self._inputs = inputs
+        super().__init__({
+            "elements": In(stream.Signature(UsedElement(rows))).array(inputs),
+            "port": In(UsedPortSignature(rows)),
+            "empty": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        turn = Signal(range(max(2, self._inputs)))
+        queues, begins = [], []
+        for number, source in enumerate(self.elements):
+            m.submodules[f"queue{number}"] = queue = Queue(UsedElement(self._rows), BURST)
+            connect(m, flipped(source), queue.i)
+            groups = Signal(range(BURST + 1), name=f"groups{number}")
+            ends_in = queue.i.valid & queue.i.ready & ~queue.i.payload.more
+            ends_out = queue.o.valid & queue.o.ready & ~queue.o.payload.more
+            m.d.sync += groups.eq(groups + ends_in - ends_out)
+            queues.append(queue)
+            begins.append((groups != 0) | (queue.level == BURST))
+        with m.Switch(turn):
+            for number, queue in enumerate(queues):
+                with m.Case(number):
+                    m.d.comb += [self.port.element.eq(queue.o.payload), self.port.waiting.eq(queue.o.valid),
+                                 self.port.begin.eq(begins[number]), queue.o.ready.eq(self.port.take)]
+        m.d.comb += self.empty.eq(~Cat(queue.o.valid for queue in queues).any())
+        with m.If(self.port.pass_on):
+            m.d.sync += turn.eq(Mux(turn == self._inputs - 1, 0, turn + 1))
+        return m

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Chains that wait to be walked."""
+
+from amaranth import *
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...stream.fifo import Queue
+from ..contract import row_width
+from .descriptors import Descriptor
+
+__all__ = ["WaitingChain", "WaitingChains"]
+
+
+class WaitingChain(data.StructLayout):
+    """A chain of which only the head was read."""
+
+    def __init__(self, rows):
+        super().__init__({"descriptor": Descriptor, "row": row_width(rows), "position": 16})
+
+
+class WaitingChains(wiring.Component):
+    """Two lists of chains, those of source rows and those of sink rows, taken from in turn.
+
+    What a list holds is slots, and it has a place for every slot: putting one in is never refused. The rest is in a memory by slot.
+
+    Parameters
+    ----------
+    rows, slots : int
+
+    Members
+    -------
+    note_valid, note_slot, note : ``In``
+        What is known of the chain in a slot.
+    put, put_slot, put_sink : ``In``
+        To the end of its list.
+    valid : ``Out(1)``
+        A chain waits.
+    take : ``In(1)``
+        Take one. Its ``slot`` is there in the next cycle, and so is ``chain``, until the next is taken.
+    """
+
+    def __init__(self, *, rows, slots):
+        self._rows = rows
+        self._slots = slots
+        super().__init__({
+            "note_valid": In(1),
+            "note_slot": In(range(slots)),
+            "note": In(WaitingChain(rows)),
+            "put": In(1),
+            "put_slot": In(range(slots)),
+            "put_sink": In(1),
+            "valid": Out(1),
+            "take": In(1),
+            "slot": Out(range(slots)),
+            "chain": Out(WaitingChain(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.source = source = Queue(range(self._slots), self._slots)
+        m.submodules.sink = sink = Queue(range(self._slots), self._slots)
+        m.submodules.notes = notes = memory.Memory(shape=WaitingChain(self._rows), depth=self._slots, init=[])
+        write, read = notes.write_port(), notes.read_port()
+        turn, take_sink = Signal(), Signal()
+        next_slot = Signal.like(self.slot)
+        m.d.comb += [
+            self.valid.eq(source.o.valid | sink.o.valid),
+            take_sink.eq(sink.o.valid & (turn | ~source.o.valid)),
+            sink.o.ready.eq(self.take & take_sink),
+            source.o.ready.eq(self.take & ~take_sink),
+            next_slot.eq(Mux(self.take, Mux(take_sink, sink.o.payload, source.o.payload), self.slot)),
+            write.addr.eq(self.note_slot),
+            write.data.eq(self.note),
+            write.en.eq(self.note_valid),
+            read.addr.eq(next_slot),
+            self.chain.eq(read.data),
+        ]
+        m.d.sync += self.slot.eq(next_slot)
+        with m.If(self.take):
+            m.d.sync += turn.eq(~take_sink)
+        for queue, mine in ((source, ~self.put_sink), (sink, self.put_sink)):
+            m.d.comb += [queue.i.payload.eq(self.put_slot), queue.i.valid.eq(self.put & mine)]
+        return m
