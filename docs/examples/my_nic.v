@@ -28,7 +28,7 @@ module my_nic(input pcie_rx, output pcie_tx, input eth_rx, output eth_tx);
     .mac_tx_tvalid(mtx_tvalid), .mac_tx_tready(mtx_tready), .mac_tx_tdata(mtx_tdata), .mac_tx_tkeep(mtx_tkeep),
     .mac_tx_tlast(mtx_tlast), .mac_tx_tuser(mtx_tuser), .mac_rx_tvalid(mrx_tvalid), .mac_rx_tdata(mrx_tdata),
     .mac_rx_tkeep(mrx_tkeep), .mac_rx_tlast(mrx_tlast), .mac_rx_tuser(mrx_tuser), .mac_link_up(mac_link_up),
-    .stat_rx_dropped(), .stat_tx_dropped(), .stat_unsupported());
+    .feature_mask(96'd0), .stat_rx_dropped(), .stat_tx_dropped(), .stat_unsupported());
 
   my_mac mac(.clk(clk), .rst(rst), .serial_rx(eth_rx), .serial_tx(eth_tx), .link_up(mac_link_up),
     .tx_tvalid(mtx_tvalid), .tx_tready(mtx_tready), .tx_tdata(mtx_tdata), .tx_tkeep(mtx_tkeep), .tx_tlast(mtx_tlast),

@@ -19,6 +19,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .device import VirtioNetDevice
+from .virtio.spec import FEATURE_BITS
 
 __all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "write_atomically", "write_files"]
 
@@ -45,7 +46,7 @@ def flat_ports(config):
     ports |= {"mac_tx_tvalid": Out(1), "mac_tx_tready": In(1), "mac_rx_tvalid": In(1)}
     ports |= {f"mac_tx_{name}": Out(bits) for name, bits in frame.items()}
     ports |= {f"mac_rx_{name}": In(bits) for name, bits in frame.items()}
-    ports |= {"mac_link_up": In(1)}
+    ports |= {"mac_link_up": In(1), "feature_mask": In(FEATURE_BITS)}
     ports |= {f"stat_{name}": Out(1) for name in ("rx_dropped", "tx_dropped", "unsupported")}
     return ports
 
@@ -83,6 +84,7 @@ class FlatTop(wiring.Component):
             core.mac_rx_valid.eq(self.mac_rx_tvalid), receive.data.eq(self.mac_rx_tdata),
             receive.last.eq(self.mac_rx_tlast), receive.error.eq(self.mac_rx_tuser),
             core.mac_link_up.eq(self.mac_link_up),
+            core.feature_mask.eq(self.feature_mask),
             self.stat_rx_dropped.eq(core.stat_rx_dropped),
             self.stat_tx_dropped.eq(core.stat_tx_dropped),
             self.stat_unsupported.eq(core.stat_unsupported),

@@ -260,6 +260,10 @@ class Simulation:
     mac_link_up = property(lambda self: self._mac[1], lambda self, value: self._set_mac(1, value),
                            doc="The Ethernet link is up.")
 
+    def hide_features(self, word):
+        """Let the device not offer the feature bits in ``word``; to be set while the device is in reset."""
+        self._library.unvirt_feature_mask(self._sim, (ctypes.c_uint32 * 3)(*(word >> 32 * window & 0xFFFF_FFFF for window in range(3))))
+
     def pace_frames(self, used_index, window, period=0.0):
         """Give frames to the device only while fewer than ``window`` of them are missing in the used index at this address.
 

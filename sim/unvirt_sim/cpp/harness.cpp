@@ -48,6 +48,7 @@ struct Sim {
     bool resetting = false, cut_off = false;      // by a reset of the link; the rest of a TLP after it
     bool taken = false, freed = false, whole = false;
     uint32_t held[kDws + 1] = {0};
+    uint32_t feature_mask[3] = {0};
     FILE* trace = nullptr;
     FILE* ports = nullptr;
     uint64_t stats[3] = {0};
@@ -64,6 +65,7 @@ struct Sim {
         dut.link_up = 1;
         dut.hot_reset = 0;
         dut.mac_link_up = 1;
+        std::memset(&dut.feature_mask, 0, sizeof feature_mask);
         for (int i = 0; i < 8; i++) clock();
         dut.rst = 0;
     }
@@ -150,6 +152,7 @@ struct Sim {
         dut.fc_cplh = host.limit(4); dut.fc_cpld = host.limit(5);
         dut.fc_infinite = par.infinite;
         dut.mac_link_up = mac.link_up;
+        std::memcpy(&dut.feature_mask, feature_mask, sizeof feature_mask);
         mac_ready = !mac.stalled && !host.chance(par.mac_tx_stall, 1024);
         dut.mac_tx_tready = mac_ready;
         uint8_t data[kLanes], keep[(kLanes + 7) / 8];
@@ -220,7 +223,7 @@ struct Sim {
         put(dut.mac_tx_tvalid, dut.mac_tx_tready, dut.mac_rx_tvalid);
         put(dut.mac_tx_tdata, dut.mac_tx_tkeep, dut.mac_tx_tlast, dut.mac_tx_tuser);
         put(dut.mac_rx_tdata, dut.mac_rx_tkeep, dut.mac_rx_tlast, dut.mac_rx_tuser);
-        put(dut.mac_link_up, dut.stat_rx_dropped, dut.stat_tx_dropped, dut.stat_unsupported);
+        put(dut.mac_link_up, dut.feature_mask, dut.stat_rx_dropped, dut.stat_tx_dropped, dut.stat_unsupported);
     }
 
     void check_stream() {
@@ -332,6 +335,7 @@ int unvirt_frame(Sim* sim, uint8_t* data, uint32_t room, uint64_t* first, uint64
     return int(size);
 }
 void unvirt_mac(Sim* sim, int stalled, int link_up) { sim->mac.stalled = stalled; sim->mac.link_up = link_up; }
+void unvirt_feature_mask(Sim* sim, const uint32_t* words) { std::memcpy(sim->feature_mask, words, sizeof sim->feature_mask); }
 void unvirt_link(Sim* sim, uint32_t max_payload, uint32_t max_read, uint32_t rcb, int bus_master, int extended_tags) {
     sim->host.max_payload = max_payload;
     sim->host.max_read = max_read;

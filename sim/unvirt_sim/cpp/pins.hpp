@@ -12,6 +12,7 @@ template <unsigned Width> struct Pins {
     uint64_t mac_rx_tkeep;
     uint32_t rx_tlp_valid, rx_tlp_first, rx_tlp_last, rx_tlp_empty, tx_tlp_ready;
     uint32_t fc_ph, fc_pd, fc_nph, fc_npd, fc_cplh, fc_cpld, fc_infinite;
+    uint32_t feature_mask[3];
     uint32_t rst, link_up, hot_reset, mac_link_up, mac_tx_tready;
     uint32_t mac_rx_tvalid, mac_rx_tlast, mac_rx_tuser;
     // Outputs of the device.

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ..build import BuildError
 from ..cache import CacheError
+from ..driver.spec import Feature
 from .errors import GuestError, SetupError
 from .packages import KERNELS
 
@@ -37,6 +38,28 @@ def _run(action):
         sys.exit(130)
 
 
+def _features(context, parameter, names):
+    """Return the word of the features named."""
+    known = {feature.name: feature for feature in Feature}
+    word = 0
+    for name in names:
+        if name.upper() not in known:
+            raise click.BadParameter(f"{name} is no feature of a network device; known are {', '.join(known)}.")
+        word |= 1 << known[name.upper()]
+    return word
+
+
+def _device_options(command):
+    """Give a command the options that say what the simulated device is."""
+    for option in (
+            click.option("--queue-size", type=int, metavar="N", help="Largest size of a virtqueue, a power of two up to 32768."),
+            click.option("--without", multiple=True, callback=_features, metavar="FEATURE",
+                         help="Do not offer a feature, as RING_PACKED or EVENT_IDX; may be repeated."),
+            click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")):
+        command = option(command)
+    return command
+
+
 def _say(text):
     errors.print(text, soft_wrap=True, markup=False)
 
@@ -48,9 +71,9 @@ def _say(text):
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
 @click.option("--shell", is_flag=True, help="Give a shell in the guest instead of running the test.")
 @click.option("--script", metavar="FILE", help="Run a shell script in the guest instead of the test.")
-@click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")
 @click.option("--json", metavar="FILE", help="Write the summary as JSON.")
-def boot(kernel, net, pcap, shell, script, preset, json):
+@_device_options
+def boot(shell, script, **options):
     """Boot an unmodified Linux in QEMU against the simulated RTL.
 
     The guest gets an address, pings its peer, and with --net passt downloads 1 MiB from the host. Exit status 1 if the guest fails.
@@ -59,7 +82,7 @@ def boot(kernel, net, pcap, shell, script, preset, json):
 
     if shell and script:
         raise click.UsageError("--shell and --script exclude each other; choose one.")
-    options = runner.BootOptions(kernel=kernel, net=net, pcap=pcap, shell=shell, script=script, preset=preset, json=json)
+    options = runner.BootOptions(shell=shell, script=script, **options)
     show = (lambda line: console.print(line, soft_wrap=True, markup=False)) if script else None
     summary = _run(lambda: runner.boot(options, say=_say, show=show))
     console.print(summary.table())
@@ -70,8 +93,8 @@ def boot(kernel, net, pcap, shell, script, preset, json):
 @click.option("--socket", required=True, metavar="PATH", help="UNIX socket to listen on.")
 @click.option("--net", default="echo", show_default=True, metavar=NETWORK_CHOICES, help=NETWORK_HELP)
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
-@click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")
-def serve(socket, net, pcap, preset):
+@_device_options
+def serve(socket, **options):
     """Serve the simulated device to a QEMU (10.1 or newer) that you start."""
     from . import runner
 
@@ -79,7 +102,7 @@ def serve(socket, net, pcap, preset):
         _say(f"Listening on {socket}. Add to the command line of QEMU 10.1 or newer:")
         console.print(shlex.join(options), soft_wrap=True, markup=False)
 
-    options = runner.ServeOptions(socket=socket, net=net, pcap=pcap, preset=preset)
+    options = runner.ServeOptions(socket=socket, **options)
     result = _run(lambda: runner.serve(options, say=_say, ready=ready))
     console.print(f"The guest is gone after {result['cycles']:,} cycles: {result['config_reads']} configuration reads, "
                   f"{result['config_writes']} writes, {result['bar_reads']} BAR reads, {result['bar_writes']} writes, "

@@ -37,6 +37,9 @@ class ServeOptions:
     net: str = "echo"
     pcap: str | None = None
     preset: str = "default"
+    queue_size: int | None = None
+    without: int = 0
+    """Feature bits not to offer."""
     seed: int = 0
 
 
@@ -56,29 +59,32 @@ class BootOptions(ServeOptions):
     """``rtl``, or ``qemu`` for QEMU's own virtio-net-pci: proves the guest side alone (for development)."""
 
 
-def make_simulation(preset_name, seed=0, say=lambda text: None):
-    """Return a :class:`Simulation` of the preset, its library built if need be.
+def make_simulation(options, say=lambda text: None):
+    """Return a :class:`Simulation` of the device in :class:`ServeOptions`, its library built if need be.
 
     Raises
     ------
     SetupError
-        If there is no such preset.
+        If there is no such device.
     BuildError
         If the simulation cannot be compiled.
     """
     from ..build import build_library
     from ..harness import Simulation
 
-    config = _preset(preset_name)
+    config = _config(options)
     library = build_library(config, say=lambda text: say(f"{text}. It is kept for the next time."))
-    return Simulation(library, seed=seed, nonposted_depth=config.nonposted_depth)
+    simulation = Simulation(library, seed=options.seed, nonposted_depth=config.nonposted_depth)
+    simulation.hide_features(options.without)
+    return simulation
 
 
-def _preset(name):
+def _config(options):
     from unvirt.config import preset
 
+    sizes = {} if options.queue_size is None else {"max_queue_size": options.queue_size}
     try:
-        return preset(name)
+        return preset(options.preset).with_options(**sizes)
     except ValueError as error:
         raise SetupError(f"{error}.") from error
 
@@ -95,7 +101,7 @@ def _check_writable(path):
 def _check(options):
     """Refuse options that cannot work before anything is downloaded or built."""
     check_network(options.net)
-    _preset(options.preset)
+    _config(options)
     for name in ("pcap", "json"):
         if path := getattr(options, name, None):
             _check_writable(path)
@@ -188,7 +194,7 @@ def _boot(options, folder, qemu, busybox, script, simulation, say, show):
         meter = PingMeter()
         if options.device == "rtl":
             if simulation is None:
-                simulation = make_simulation(options.preset, options.seed, say)
+                simulation = make_simulation(options, say)
             capture = None
             if options.pcap:
                 capture = PcapngWriter(options.pcap)
@@ -315,7 +321,7 @@ def _serve(options, folder, simulation, say, ready):
         network = create_network(options.net, log_folder=folder)
         stack.callback(network.close)
         if simulation is None:
-            simulation = make_simulation(options.preset, options.seed, say)
+            simulation = make_simulation(options, say)
         capture = None
         if options.pcap:
             capture = PcapngWriter(options.pcap)

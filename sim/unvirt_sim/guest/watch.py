@@ -3,7 +3,14 @@
 
 import contextlib
 
-__all__ = ["ConsoleWatch"]
+from ..driver.spec import names
+
+__all__ = ["ConsoleWatch", "negotiated"]
+
+
+def negotiated(bits):
+    """Return the names of features from the line of 0 and 1, bit 0 first, that Linux shows of a device."""
+    return names(sum(1 << number for number, bit in enumerate(bits) if bit == "1"))
 
 
 class ConsoleWatch:
@@ -51,6 +58,7 @@ class ConsoleWatch:
 
     def _on_driver(self, seconds, words):
         self._summary.driver = words[0]
+        self._summary.negotiated = negotiated(words[1]) if len(words) > 1 else []
 
     def _on_address(self, seconds, words):
         self._summary.address, self._summary.address_seconds = words[0], seconds

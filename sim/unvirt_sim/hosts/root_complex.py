@@ -178,6 +178,7 @@ class RootComplexHost:
         """Start the clock, reset the device, let the root complex enumerate the bus and return the host."""
         for name in ("rx_tlp_valid", "tx_tlp_ready", "hot_reset"):
             getattr(dut, name).value = 0
+        dut.feature_mask.value = 0
         dut.link_up.value = dut.mac_link_up.value = dut.rst.value = 1
         Clock(dut.clk, _PERIOD, "ns").start(start_high=False)
         host = cls(dut, width, **options)
