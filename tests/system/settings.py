@@ -13,5 +13,5 @@ BY_FLAGS = WANTED & ~mask(Feature.EVENT_IDX)
 RINGS = {"events": WANTED, "flags": BY_FLAGS, "packed events": PACKED, "packed flags": PACKED & ~mask(Feature.EVENT_IDX)}
 """Feature words of both kinds of virtqueue, with either way of suppression."""
 
-JUMBO = WANTED & ~mask(Feature.MTU)
-"""Without MTU negotiated, frames are as long as the device can take."""
+ANY_LENGTH = ~mask(Feature.MTU)
+"""Without MTU negotiated, frames are as long as the device can take: what is left of a feature word."""

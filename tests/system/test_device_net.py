@@ -3,7 +3,7 @@
 
 import pytest
 
-from settings import JUMBO
+from settings import ANY_LENGTH
 
 from unvirt_sim.driver.net import CONFIG_VECTOR, WANTED, NetDriver
 from unvirt_sim.driver.spec import Feature, Status, mask
@@ -118,7 +118,7 @@ def test_num_buffers(small, buffer, frame):
 
     Covers: NET-RXBUF-01, NET-RXBUF-03, NET-RX-02, NET-RX-03, NET-RX-04, CORE-VQ-02
     """
-    simulation, _, driver = start(small, wanted=JUMBO, buffers=(buffer,), limit=16)
+    simulation, _, driver = start(small, wanted=WANTED & ANY_LENGTH, buffers=(buffer,), limit=16)
     data = bytes(index * 7 & 0xFF for index in range(frame))
     simulation.send_frame(data)
     assert go(driver.receive(1)) == [data]

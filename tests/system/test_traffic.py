@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from settings import JUMBO, RINGS
+from settings import ANY_LENGTH, RINGS
 from traffic import SHORT, SIZES, Traffic, seeded
 
 from unvirt_sim.driver.net import WANTED, NetDriver
@@ -30,7 +30,7 @@ def traffic(device, preset, link, *, queue_size=128, receive=None, outstanding=6
     async def run():
         driver = await NetDriver.find(host, seed=seed)
         await driver.start(queue_size=queue_size, interrupts=interrupts, order=order,
-                           wanted=wanted & JUMBO if max(sizes) > 1518 else wanted)
+                           wanted=wanted & ANY_LENGTH if max(sizes) > 1518 else wanted)
         await Traffic(simulation, host, driver, rng=seeded(seed), count=count, sizes=sizes, receive=receive,
                       outstanding=outstanding, pause=pause).run()
     run_driver(run())
@@ -94,7 +94,7 @@ def test_ten_thousand_frames(device, preset):
 
     async def run():
         driver = await NetDriver.find(host, seed=SEED)
-        await driver.start(queue_size=256, interrupts="poll", order="random", wanted=JUMBO)
+        await driver.start(queue_size=256, interrupts="poll", order="random", wanted=WANTED & ANY_LENGTH)
         sizes = (*SIZES, *rng.sample(range(14, 9019), 40))
         for batch in range(20):
             simulation.set_link(any_link(rng))

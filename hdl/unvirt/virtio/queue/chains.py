@@ -30,9 +30,11 @@ class ChainAdd(data.StructLayout):
 def WalkerPortSignature(rows, window, slots, groups):
     """The walker's side of the chain store, as the walker sees it.
 
-    ``order_*`` is synchronous, ``groups`` hands out groups, ``link_*`` writes the successor of a group.
+    ``parsed_*`` and ``order_*`` are synchronous, ``groups`` hands out groups, ``link_*`` writes the successor of a group.
     """
     return wiring.Signature({
+        "parsed_row": Out(row_width(rows)),
+        "parsed": In(16),
         "order_row": Out(row_width(rows)),
         "order_position": Out(16),
         "slot": In(range(slots)),
@@ -112,7 +114,7 @@ class ChainStore(wiring.Component):
         m.submodules.slots = slots = FreeList(self._slots)
         m.submodules.groups = groups = FreeList(self._groups)
         m.submodules.walked = walked = FlagTable(self._slots, 3)
-        m.submodules.parsed = parsed = RowMemory(16, rows=self._rows, readers=3)
+        m.submodules.parsed = parsed = RowMemory(16, rows=self._rows, readers=4)
         wiring.connect(m, wiring.flipped(self.sweep), parsed.sweep)
         consumers = (self.issue, self.retire, self.sink)
 
@@ -154,6 +156,8 @@ class ChainStore(wiring.Component):
 
         walker = self.walker
         m.d.comb += [
+            parsed.read_row[3].eq(walker.parsed_row),
+            walker.parsed.eq(parsed.read_value[3]),
             order_reads[3].addr.eq(Cat(walker.order_position[:window_bits], walker.order_row)),
             walker.slot.eq(order_reads[3].data),
             chain_write.addr.eq(walker.chain_slot),

@@ -273,7 +273,8 @@ class PackedController(wiring.Component):
                 m.d.sync += [
                     start.eq(Mux(ahead_slot >= config.size, ahead_slot - config.size, ahead_slot)),
                     held.eq(wrap_sub(now.position, self.retired) + now.flight),
-                    wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & (under_way <= now.ahead)),
+                    wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & (under_way != _AHEAD)
+                              & ((under_way - now.dropped)[:4] <= now.ahead)),
                 ]
                 m.next = "LIMIT"
             with m.State("LIMIT"):

@@ -27,7 +27,7 @@ class RowChainEnd(data.StructLayout):
 
 
 class ChainEnds(wiring.Component):
-    """Keeps the newest end of each row until the available side looks at it: a chain whose end it waits for is the last of its row.
+    """Keeps the last end of each row until the available side looks at it.
 
     Never waits for the available side, which waits itself for what the walker does. One end and one look-up per cycle.
 

@@ -44,7 +44,7 @@ class Walker(wiring.Component):
     - 1.
 
     With ``packed`` the following descriptor lies in the following slot of the ring, or of the table up to its end, whatever the flags in a table
-    say; the length of a chain of several slots is told at ``ends``.
+    say; the length of a chain of several slots is told at ``ends`` if it is the newest.
 
     Members
     -------
@@ -67,7 +67,7 @@ class Walker(wiring.Component):
     ready_rows : ``Out(stream.Signature(row))``
         A chain of this source row became usable.
     ends : ``Out(stream.Signature(RowChainEnd))``
-        Before that, for a chain of several ring slots.
+        Before that, for a chain of several ring slots that is the newest of its row.
     sweep : ``In``
         Clears a row while everything is quiet.
     """
@@ -155,6 +155,7 @@ class Walker(wiring.Component):
             walk_read.addr.eq(item.context),
             walk_write.addr.eq(walk),
             walk_write.data.eq(state),
+            store.parsed_row.eq(state.row),
             store.order_row.eq(item.row),
             store.order_position.eq(item.position),
             self.config.row.eq(state.row),
@@ -400,8 +401,10 @@ class Walker(wiring.Component):
                     with m.If(self.packed & (state.ring_slots != 1)):
                         m.next = "TELL_END"
             with m.State("TELL_END"):
-                m.d.comb += self.ends.valid.eq(1)
-                with m.If(self.ends.ready):
+                # Only the newest chain of a row can be one whose end is waited for; an older one may be walked after it.
+                newest = store.parsed == (state.position + 1)[:16]
+                m.d.comb += self.ends.valid.eq(newest)
+                with m.If(~newest | self.ends.ready):
                     m.next = "ANNOUNCE"
 
             with m.State("RETREAT"):
