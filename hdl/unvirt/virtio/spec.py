@@ -91,7 +91,7 @@ class FeatureRule:
 
 
 VIRTIO_FEATURES = frozenset({Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
-                             Feature.RING_PACKED, Feature.ORDER_PLATFORM})
+                             Feature.RING_PACKED, Feature.IN_ORDER, Feature.ORDER_PLATFORM})
 """What the transport and the queue engine offer to every device type."""
 
 VIRTIO_RULES = ()

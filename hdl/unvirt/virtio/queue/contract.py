@@ -96,7 +96,8 @@ def ChainPortSignature(rows, slots, groups):
 class UsedElement(data.StructLayout):
     """A chain the device is done with.
 
-    ``more``: further elements of the same row follow that must become visible together with this one.
+    ``more``: further elements of the same row follow that must become visible together with this one. ``full``: every byte of the chain was used,
+    so that with IN_ORDER a later element may stand for this one.
     """
 
     def __init__(self, rows):
@@ -106,6 +107,7 @@ class UsedElement(data.StructLayout):
             "written": LENGTH_WIDTH,     # bytes the device wrote
             "ring_slots": CHAIN_LENGTH_WIDTH,
             "more": 1,
+            "full": 1,
         })
 
 

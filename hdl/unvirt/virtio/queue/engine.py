@@ -152,6 +152,7 @@ class QueueEngine(wiring.Component):
         m.d.comb += fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC])
         for block in (fetch, decision):
             m.d.comb += block.event_idx.eq(transport.features[Feature.EVENT_IDX])
+        m.d.comb += used.in_order.eq(transport.features[Feature.IN_ORDER])
         for block in (fetch, used, decision):
             m.d.comb += block.packed.eq(transport.features[Feature.RING_PACKED])
 

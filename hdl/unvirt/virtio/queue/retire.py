@@ -216,6 +216,7 @@ class SourceRetire(wiring.Component):
             packet.first.eq(info.first), packet.last.eq(info.last), packet.count.eq(info.count),
             packet.length.eq(info.length), packet.discard.eq(discard),
             used.row.eq(row), used.head.eq(head), used.ring_slots.eq(chain.ring_slots),
+            used.full.eq(chain.writable == 0),
             release.slot.eq(slot), release.group.eq(chain.group),
             release.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
         ]

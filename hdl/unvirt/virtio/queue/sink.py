@@ -115,6 +115,7 @@ class Sink(wiring.Component):
             "group": range(config.segment_groups), "groups": range(config.segment_groups + 1),
             "head": 16, "written": 14, "ring_slots": CHAIN_LENGTH_WIDTH,
             "more": 1,
+            "full": 1,
             "use": 1,                    # gets a used element
             "data": 1,                   # has bytes to wait for
         })
@@ -199,6 +200,7 @@ class Sink(wiring.Component):
             record.slot.eq(now.slot), record.head.eq(now.head), record.group.eq(chain.group),
             record.groups.eq(Mux(chain.single, 0, chain.groups)),
             record.written.eq(amount_now), record.more.eq(~now.last), record.ring_slots.eq(chain.ring_slots),
+            record.full.eq(amount_now == chain.writable),
             record.use.eq(1), record.data.eq(amount_now != 0),
             waiting.valid.eq(give),
         ]
@@ -284,6 +286,7 @@ class Sink(wiring.Component):
             used.payload.head.eq(chain.head),
             used.payload.written.eq(chain.written),
             used.payload.ring_slots.eq(chain.ring_slots),
+            used.payload.full.eq(chain.full),
             used.payload.more.eq(chain.more),
             release.valid.eq(due & ~released),
             release.payload.slot.eq(chain.slot),

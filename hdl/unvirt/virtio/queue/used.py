@@ -30,6 +30,8 @@ class UsedWriter(wiring.Component):
     -------
     packed : ``In(1)``
         VIRTIO_F_RING_PACKED was negotiated; constant except while everything is quiet.
+    in_order : ``In(1)``
+        VIRTIO_F_IN_ORDER was negotiated.
     elements : ``In(stream.Signature(UsedElement)).array(inputs)``
     config, writes, published, discard, sweep :
         As in the writers.
@@ -43,6 +45,7 @@ class UsedWriter(wiring.Component):
         self._inputs = inputs
         super().__init__({
             "packed": In(1),
+            "in_order": In(1),
             "elements": In(stream.Signature(UsedElement(rows))).array(inputs),
             "config": Out(QueueConfigPort(rows)),
             "writes": Out(stream.Signature(WriteBeat(data_width))),
@@ -68,6 +71,7 @@ class UsedWriter(wiring.Component):
                 writer.port.begin.eq(inputs.port.begin & mine),
                 writer.config.config.eq(self.config.config),
                 writer.discard.eq(self.discard),
+                writer.in_order.eq(self.in_order),
                 writer.writes.ready.eq(self.writes.ready & mine),
                 writer.published.ready.eq(self.published.ready & mine),
             ]

@@ -36,7 +36,8 @@ class PackedUsedWriter(wiring.Component):
     Consecutive elements of one row whose chains take one slot each make a burst; it ends when nothing waits behind it, at 32, at the end of the
     ring, or behind a chain of several slots. A burst is one write, from the second half of its first descriptor to the end of its last; the
     first halves in between, which mean nothing in a used descriptor, are written as zero. Of elements that must become visible together (``more``)
-    the first is written last, behind all others [PACK-MULTI-01]: a driver looks at the slots in their order.
+    the first is written last, behind all others [PACK-MULTI-01]: a driver looks at the slots in their order. With ``in_order`` a descriptor stands
+    for those before it in the burst whose buffers were used completely, in the slot of the first of them [PACK-INORD-02].
 
     **Latency**: three cycles from an element at ``port`` to the first beat of its write, one more if it was another input's turn. **Throughput**:
     a burst takes a cycle for each element, its beats, and four. **Ordering**: descriptors, then ``published``, after the last one was accepted by
@@ -54,6 +55,8 @@ class PackedUsedWriter(wiring.Component):
     config : ``Out(QueueConfigPort)``
     writes : ``Out(stream.Signature(WriteBeat))``
     published : ``Out(stream.Signature(Published))``
+    in_order : ``In(1)``
+        VIRTIO_F_IN_ORDER was negotiated.
     discard : ``In(1)``, idle : ``Out(1)``
     sweep : ``In``
     """
@@ -66,6 +69,7 @@ class PackedUsedWriter(wiring.Component):
             "config": Out(QueueConfigPort(rows)),
             "writes": Out(stream.Signature(WriteBeat(data_width))),
             "published": Out(stream.Signature(Published(rows))),
+            "in_order": In(1),
             "discard": In(1),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -93,23 +97,29 @@ class PackedUsedWriter(wiring.Component):
         closed = Signal()                          # nothing more fits behind the burst
         grouped = Signal()                         # the first of a group is kept back
         ended = Signal()                           # the last of it was gathered
+        open_batch = Signal()                      # with IN_ORDER: the last of a group is yet to come
+        last_full, lap = Signal(), Signal()        # of the descriptor gathered last
         kept, kept_place = Signal(_UsedDescriptor), Signal(_Place)
         beat = Signal(range(BURST * 128 // width + 1))
 
+        merge = self.in_order & last_full & (count != 0)   # the element at hand replaces the last
         used = Signal(_UsedDescriptor)
+        used_lap = Mux(merge, lap, place.lap)
         following = Signal(17)
         wraps = Signal()
         out = self.writes.payload
         begins_group = Signal()
+        entry = Signal(range(BURST))
         m.d.comb += [
             used.written.eq(element.written),
             used.id.eq(element.head),
             used.flags.write.eq(element.written != 0),
-            used.flags.avail.eq(~place.lap),
-            used.flags.used.eq(~place.lap),
+            used.flags.avail.eq(~used_lap),
+            used.flags.used.eq(~used_lap),
             following.eq(place.slot + element.ring_slots),
             wraps.eq(following >= size),
-            begins_group.eq(element.more & ~grouped),
+            begins_group.eq(element.more & ~grouped & ~self.in_order),
+            entry.eq(count - merge),
             self.config.row.eq(element.row),
             places.read_row[0].eq(element.row),
             places.write_row.eq(row),
@@ -117,7 +127,7 @@ class PackedUsedWriter(wiring.Component):
             self.published.payload.row.eq(row),
             self.published.payload.place.eq(Cat(place.slot, ~place.lap)),
             self.published.payload.count.eq(advanced),
-            write.addr.eq(count >> (per_beat - 1).bit_length()),
+            write.addr.eq(entry >> (per_beat - 1).bit_length()),
             write.data.eq(used.as_value().replicate(per_beat)),
             read.addr.eq(beat >> (2 if width == 32 else 1 if width == 64 else 0)),
         ]
@@ -157,7 +167,8 @@ class PackedUsedWriter(wiring.Component):
         with m.FSM(name="packed_used"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(1)
-                m.d.sync += [count.eq(0), closed.eq(0), grouped.eq(0), ended.eq(0), advanced.eq(0), row.eq(element.row)]
+                m.d.sync += [count.eq(0), closed.eq(0), grouped.eq(0), ended.eq(0), open_batch.eq(0), advanced.eq(0),
+                             row.eq(element.row)]
                 with m.If(self.discard):
                     m.d.comb += [take.eq(waiting), self.port.pass_on.eq(~waiting)]
                 with m.Elif(waiting & self.port.begin):
@@ -172,18 +183,19 @@ class PackedUsedWriter(wiring.Component):
                 m.d.sync += beat.eq(0)
                 with m.If(self.discard):
                     m.next = "IDLE"
-                with m.Elif(waiting & (element.row == row) & (self.port.begin | grouped) & ~ended & ~closed
+                with m.Elif(waiting & (element.row == row) & (self.port.begin | grouped | open_batch) & ~ended & (~closed | merge)
                             & ~(begins_group & (count != 0))):
                     consume()
                     with m.If(begins_group):
                         m.d.sync += [grouped.eq(1), kept.eq(used), kept_place.eq(place)]
                     with m.Else():
-                        m.d.comb += write.en.eq(1 if per_beat == 1 else (1 << count[:(per_beat - 1).bit_length()])[:per_beat])
-                        m.d.sync += [count.eq(count + 1), ended.eq(grouped & ~element.more),
-                                     closed.eq((element.ring_slots != 1) | wraps | (count == BURST - 1))]
+                        m.d.comb += write.en.eq(1 if per_beat == 1 else (1 << entry[:(per_beat - 1).bit_length()])[:per_beat])
+                        m.d.sync += [count.eq(entry + 1), ended.eq(grouped & ~element.more), open_batch.eq(element.more & self.in_order),
+                                     last_full.eq(element.full), lap.eq(used_lap),
+                                     closed.eq(merge | (element.ring_slots != 1) | wraps | (count == BURST - 1))]
                         with m.If(count == 0):
                             m.d.sync += first.eq(place)
-                with m.Elif(~grouped | ended | closed):
+                with m.Elif((~grouped | ended | closed) & ~open_batch):
                     m.next = "WRITE"
             with m.State("WRITE"):
                 # 16 bytes each, but for the first half of the first.

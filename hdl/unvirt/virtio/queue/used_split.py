@@ -20,7 +20,8 @@ class SplitUsedWriter(wiring.Component):
 
     Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of
     another row. Then the next input with elements has its turn. An element with ``more`` set is not published before its successors: the index
-    waits for the end of the group, even over several writes [NET-RX-04].
+    waits for the end of the group, even over several writes [NET-RX-04]. With ``in_order`` an element stands for those before it in the burst that
+    were used completely, in the slot of the first of them [SPLIT-INORD-03].
 
     **Latency**: three cycles from an element at ``port`` to the first beat of its write, one more if it was another input's turn. **Throughput**:
     a burst takes a cycle for each element (two with 32 bits), its beats, and five; the index is one of these. **Ordering**: elements, then index,
@@ -40,6 +41,8 @@ class SplitUsedWriter(wiring.Component):
     writes : ``Out(stream.Signature(WriteBeat))``
     published : ``Out(stream.Signature(Published))``
         ``place`` is the used index.
+    in_order : ``In(1)``
+        VIRTIO_F_IN_ORDER was negotiated.
     discard : ``In(1)``, idle : ``Out(1)``
         Nothing is held.
     sweep : ``In``
@@ -57,6 +60,7 @@ class SplitUsedWriter(wiring.Component):
             "config": Out(QueueConfigPort(rows)),
             "writes": Out(stream.Signature(WriteBeat(data_width))),
             "published": Out(stream.Signature(Published(rows))),
+            "in_order": In(1),
             "discard": In(1),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -88,7 +92,14 @@ class SplitUsedWriter(wiring.Component):
         resume = Signal()                        # an index is owed to elements already written
         slot = Signal(16)
         m.d.comb += slot.eq(old & (size - 1))
-        fits = count < Mux(size - slot < BURST, size - slot, BURST)[:6]
+        # With IN_ORDER: entries written for the elements gathered, whether one more would replace the last, and whether one stands for several.
+        entries = Signal(range(BURST + 1))
+        last_full, merged = Signal(), Signal()
+        merge = self.in_order & last_full & (count != 0)
+        entry = Signal(range(BURST))
+        m.d.comb += entry.eq(entries - merge)
+        # An element that has to lie behind a batch would leave a hole before it.
+        fits = (count < Mux(size - slot < BURST, size - slot, BURST)[:6]) & ~(merged & ~last_full)
         content = Cat(element.head, C(0, 16), element.written, C(0, 32 - len(element.written)))
 
         out = self.writes.payload
@@ -106,13 +117,13 @@ class SplitUsedWriter(wiring.Component):
         ]
         if per_beat > 1:
             m.d.comb += [
-                write.addr.eq(count >> (per_beat.bit_length() - 1)),
+                write.addr.eq(entry >> (per_beat.bit_length() - 1)),
                 write.data.eq(content.replicate(per_beat)),
                 write.en.eq(0),
             ]
         else:
             m.d.comb += [
-                write.addr.eq(Cat(half, count) if per_element > 1 else count),
+                write.addr.eq(Cat(half, entry) if per_element > 1 else entry),
                 write.data.eq(Mux(half, content[32:], content[:32]) if per_element > 1
                               else content),
             ]
@@ -120,19 +131,20 @@ class SplitUsedWriter(wiring.Component):
         def gather():
             """Put the element at hand, or half of it, into the burst."""
             if per_beat > 1:
-                m.d.comb += write.en.eq((1 << count[:per_beat.bit_length() - 1])[:per_beat])
+                m.d.comb += write.en.eq((1 << entry[:per_beat.bit_length() - 1])[:per_beat])
             else:
                 m.d.comb += write.en.eq(1)
             if per_element > 1:
                 m.d.sync += half.eq(~half)
             m.d.comb += take.eq(half if per_element > 1 else 1)
             with m.If(take):
-                m.d.sync += [count.eq(count + 1), open_group.eq(element.more)]
+                m.d.sync += [count.eq(count + 1), open_group.eq(element.more), entries.eq(entry + 1),
+                             last_full.eq(element.full), merged.eq(merged | merge)]
 
         with m.FSM(name="split_used"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~resume)
-                m.d.sync += [count.eq(0), half.eq(0), row.eq(element.row)]
+                m.d.sync += [count.eq(0), entries.eq(0), merged.eq(0), half.eq(0), row.eq(element.row)]
                 with m.If(self.discard):
                     m.d.comb += take.eq(1)
                     m.d.sync += [resume.eq(0), open_group.eq(0)]
@@ -162,7 +174,7 @@ class SplitUsedWriter(wiring.Component):
             with m.State("WRITE"):
                 m.d.comb += [
                     self.writes.valid.eq(1),
-                    length.eq(count << 3),
+                    length.eq(entries << 3),
                     out.header.address.eq(device + 4 + (slot << 3)),
                     out.data.eq(read.data),
                     out.first.eq(beat == 0),
