@@ -6,7 +6,7 @@ import os
 import pytest
 
 from unvirt_sim.driver import run
-from unvirt_sim.driver.net import PACKED
+from unvirt_sim.driver.net import IN_ORDER, PACKED
 from unvirt_sim.driver.scenarios import NEEDS, SCENARIOS
 from unvirt_sim.guest.packages import find_qemu
 from unvirt_sim.hosts.qtest import FEATURES, QtestHost
@@ -49,4 +49,4 @@ def test_scenario(host, name):
 @pytest.mark.parametrize("features", [name for name in FEATURES if name != "same"])
 def test_further_features(host, features, name):
     """Ring features that the driver knows and QEMU offers."""
-    run(SCENARIOS[name](host(features), SEED, PACKED))
+    run(SCENARIOS[name](host(features), SEED, PACKED | IN_ORDER))

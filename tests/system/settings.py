@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the tests of whole devices have in common."""
 
-from unvirt_sim.driver.net import PACKED, WANTED
+from unvirt_sim.driver.net import IN_ORDER, PACKED, WANTED
 from unvirt_sim.driver.spec import Feature, mask
 
 TIMEOUT = 4000
@@ -10,8 +10,9 @@ TIMEOUT = 4000
 BY_FLAGS = WANTED & ~mask(Feature.EVENT_IDX)
 """Notifications and interrupts are suppressed by flags instead of indices."""
 
-RINGS = {"events": WANTED, "flags": BY_FLAGS, "packed events": PACKED, "packed flags": PACKED & ~mask(Feature.EVENT_IDX)}
-"""Feature words of both kinds of virtqueue, with either way of suppression."""
+RINGS = {"events": WANTED, "flags": BY_FLAGS, "in order": BY_FLAGS | IN_ORDER, "packed events": PACKED,
+         "packed flags": PACKED & ~mask(Feature.EVENT_IDX), "packed in order": PACKED | IN_ORDER}
+"""Feature words of both kinds of virtqueue, with either way of suppression, and with buffers used in order."""
 
 ANY_LENGTH = ~mask(Feature.MTU)
 """Without MTU negotiated, frames are as long as the device can take: what is left of a feature word."""

@@ -6,6 +6,7 @@ import pytest
 from settings import BY_FLAGS
 
 from unvirt_sim.driver.net import WANTED, NetDriver
+from unvirt_sim.driver.spec import Feature, mask
 from unvirt_sim.link import LinkConfig
 from unvirt_sim.records import Seen
 from unvirt_sim.harness_host import run_driver as go
@@ -42,6 +43,25 @@ def test_suppression_is_read_after_the_index_went_out(small, event_idx):
             asked += 1
             assert asked <= published, "it was read before the index was written"
     assert published == asked == 40
+
+
+@pytest.mark.parametrize("hint", [False, True])
+def test_a_doorbell_that_tells_the_index_spares_its_read(small, hint):
+    """With NOTIFICATION_DATA and nothing under way the first read is that of the ring entry, without it that of the index.
+
+    Covers: CORE-NOTIF-03
+    """
+    simulation, driver = start(small, BY_FLAGS | mask(Feature.NOTIFICATION_DATA) if hint else BY_FLAGS)
+    avail = driver.tx.avail
+    for number in range(20):
+        simulation.run(3000)
+        simulation.record()
+        go(driver.transmit(FRAME))
+        go(driver.wait_transmitted(1))
+        places = [record.address - avail for record in simulation.records()
+                  if record.kind == Seen.UP_READ and 2 <= record.address - avail < 4 + 2 * driver.tx.size]
+        entry = 4 + 2 * (number % driver.tx.size)
+        assert places == ([entry] if hint else [2, entry])
 
 
 def test_buffers_to_be_written_are_not_read(small):

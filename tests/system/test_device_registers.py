@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The common configuration, device configuration, notify and ISR registers of a whole device."""
 
+import functools
 import itertools
 
 import pytest
@@ -55,7 +56,7 @@ def test_driver_features_read_back(registers):
 
 
 @pytest.mark.parametrize("word", [
-    EXPECTED & ~mask(Feature.VERSION_1), 0, EXPECTED | mask(Feature.CSUM), EXPECTED | mask(Feature.RING_PACKED),
+    EXPECTED & ~mask(Feature.VERSION_1), 0, EXPECTED | mask(Feature.CSUM), EXPECTED | mask(Feature.ADMIN_VQ),
     EXPECTED | mask(Feature.RSS_CONTEXT), EXPECTED | 1 << 95, EXPECTED | 1 << 44, mask(Feature.VERSION_1) | 1 << 24])
 def test_illegal_features_are_refused(registers, word):
     """FEATURES_OK stays clear for what was not offered, in any window, and for a legacy driver; a legal set may follow.
@@ -310,9 +311,9 @@ def test_a_new_value_is_never_seen_with_the_old_generation(registers):
 
 # Notifications
 
-def started(registers):
+def started(registers, word=EXPECTED & ~mask(Feature.NOTIFICATION_DATA)):
     """Start queue 1 only, with an empty ring; return it."""
-    go(registers.negotiate(EXPECTED))
+    go(registers.negotiate(word))
     queue = go(registers.setup_queue(1, size=16))
     go(registers.driver_ok())
     registers.host.simulation.run(2000)
@@ -327,6 +328,11 @@ def reads(simulation, action):
     return simulation.counters["read_requests"] - before
 
 
+def _ring(simulation, address, data):
+    """Return how many read requests the device makes after this write."""
+    return reads(simulation, lambda: simulation.memory_write(address, data))
+
+
 def test_doorbells(registers):
     """A 16-bit write of the queue's index at its place is a notification; no other write is.
 
@@ -334,10 +340,7 @@ def test_doorbells(registers):
     """
     started(registers)
     simulation, notify = registers.host.simulation, base(registers, CfgType.NOTIFY)
-
-    def ring(address, data):
-        return reads(simulation, lambda: simulation.memory_write(address, data))
-
+    ring = functools.partial(_ring, simulation)
     assert ring(notify + 4, b"\1\0") > 0
     assert ring(notify + 4, b"\1\0") > 0, "the second one"
     assert ring(notify + 0, b"\0\0") == 0, "queue 0 is not enabled"
@@ -349,12 +352,36 @@ def test_doorbells(registers):
     assert ring(notify + 4, b"\1\0") > 0, "still"
 
 
+def test_doorbells_of_32_bits(registers):
+    """With NOTIFICATION_DATA a notification is a write of 32 bits, what its upper half says being a hint at best.
+
+    Covers: CORE-NOTIF-02, CORE-NOTIF-03, CORE-NOTIF-04, CORE-NOTIF-05, PCI-NOTIFY-06, PCI-NOTIFY-07, PCI-NOTIFY-08, PCI-NOTIFY-09,
+    PCI-NOTIFY-12, PCI-COMMON-23
+    """
+    cap = registers.caps[CfgType.NOTIFY]
+    assert cap.offset % 4 == 0 and cap.multiplier % 4 == 0
+    for word in (EXPECTED, EXPECTED & ~mask(Feature.RING_PACKED)):
+        started(registers, word)
+        simulation, notify = registers.host.simulation, base(registers, CfgType.NOTIFY)
+        go(registers.set("queue_select", 1))
+        assert go(registers.get("queue_notif_config_data")) == 1
+        assert 4 * go(registers.get("queue_notify_off")) + 4 <= cap.length
+
+        ring = functools.partial(_ring, simulation)
+        assert ring(notify + 4, b"\1\0") == 0, "16 bits"
+        assert ring(notify + 0, b"\1\0\0\0") == 0, "another place"
+        for hint in (0, 0, 17, 0x7FFF, 0x8000, 0xFFFF):
+            assert ring(notify + 4, (1 | hint << 16).to_bytes(4, "little")) > 0, f"hint {hint:#x}"
+        assert not go(registers.status()) & Status.DEVICE_NEEDS_RESET
+        go(registers.reset())
+
+
 def test_no_queue_is_touched_before_driver_ok(registers):
     """A doorbell before DRIVER_OK does nothing; with DRIVER_OK each ring is looked at once unasked.
 
     Covers: CORE-STATUS-01, CORE-STATUS-02, CORE-INIT-03, DER-INIT-01
     """
-    go(registers.negotiate(EXPECTED))
+    go(registers.negotiate(EXPECTED & ~mask(Feature.NOTIFICATION_DATA)))
     simulation = registers.host.simulation
     go(registers.setup_queue(1, size=16))
     assert reads(simulation, lambda: simulation.memory_write(base(registers, CfgType.NOTIFY) + 4, b"\1\0")) == 0

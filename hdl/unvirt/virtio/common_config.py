@@ -203,6 +203,9 @@ class CommonConfig(wiring.Component):
                                 (Common.DEVICE_STATUS, Cat(status, generation, queue_select))):
                             with m.Case(field >> 2):
                                 m.d.sync += answer.eq(register)
+                        with m.Case(Common.QUEUE_NOTIF_CONFIG_DATA >> 2):
+                            # What names a queue in a doorbell is its number, with NOTIF_CONFIG_DATA or without.
+                            m.d.sync += answer.eq(Mux(valid_queue & accepted[Feature.NOTIF_CONFIG_DATA], queue_select, 0))
                         with m.Case(Common.QUEUE_ENABLE >> 2):
                             m.d.sync += answer.eq(Mux(valid_queue,
                                                       Cat(answer[:16], queue_select), 0))

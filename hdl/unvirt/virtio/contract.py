@@ -4,7 +4,7 @@
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["QueueConfig", "QueueConfigPort", "Notification", "EngineControlSignature", "row_width"]
+__all__ = ["Doorbell", "QueueConfig", "QueueConfigPort", "Notification", "EngineControlSignature", "row_width"]
 
 
 def row_width(rows):
@@ -35,10 +35,17 @@ def QueueConfigPort(rows):
 
 
 class Notification(data.StructLayout):
-    """An available buffer notification for an enabled queue."""
+    """A notification for an enabled queue."""
 
     def __init__(self, rows):
         super().__init__({"row": row_width(rows)})
+
+
+class Doorbell(data.StructLayout):
+    """An available buffer notification for an enabled queue; with ``hinted`` it tells the driver's place in the ring [virtio 2.9]."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "hinted": 1, "hint": 16})
 
 
 def EngineControlSignature(rows, config_ports):
@@ -67,7 +74,7 @@ def EngineControlSignature(rows, config_ports):
         ``config_ports`` read ports of the queue configuration rows.
     """
     members = {
-        "notifications": Out(stream.Signature(Notification(rows))),
+        "notifications": Out(stream.Signature(Doorbell(rows))),
         "driver_ok": Out(1),
         "features": Out(128),
         "reset": Out(1),

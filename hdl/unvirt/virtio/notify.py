@@ -6,7 +6,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..pcie.bus import RegisterBusSignature
-from .contract import Notification, row_width
+from .contract import Doorbell, row_width
 
 __all__ = ["Notify"]
 
@@ -14,29 +14,32 @@ __all__ = ["Notify"]
 class Notify(wiring.Component):
     """Turns writes to the notify region into notifications [virtio 4.1.4.4].
 
-    A doorbell is a write of at least 16 bits at 4 x row whose value is the row. It is passed on in the same cycle, one per cycle, if the queue is
-    enabled and ``driver_ok`` is set, and ignored otherwise. Reads give 0 after one cycle. When ``driver_ok`` rises, and when a queue is enabled
-    after it, the queue is notified of without a doorbell [DER-INIT-01], in cycles without one.
+    A doorbell is a write of at least 16 bits, with ``notification_data`` of 32, at 4 x row whose lower half is the row. It is passed on in the same
+    cycle, one per cycle, if the queue is enabled and ``driver_ok`` is set, and ignored otherwise. Reads give 0 after one cycle. When ``driver_ok``
+    rises, and when a queue is enabled after it, the queue is notified of without a doorbell [DER-INIT-01], in cycles without one.
 
     Members
     -------
     bus : ``In(RegisterBusSignature)``
+    notification_data : ``In(1)``
+        VIRTIO_F_NOTIFICATION_DATA was negotiated: the upper half is a hint.
     driver_ok, started, started_row : ``In``
     test_row, enabled : ``Out``/``In``
         Whether a queue is enabled (combinational).
-    notifications : ``Out(stream.Signature(Notification))``
+    notifications : ``Out(stream.Signature(Doorbell))``
     """
 
     def __init__(self, *, rows):
         self._rows = rows
         super().__init__({
             "bus": In(RegisterBusSignature()),
+            "notification_data": In(1),
             "driver_ok": In(1),
             "started": In(1),
             "started_row": In(row_width(rows)),
             "test_row": Out(row_width(rows)),
             "enabled": In(1),
-            "notifications": Out(stream.Signature(Notification(rows))),
+            "notifications": Out(stream.Signature(Doorbell(rows))),
         })
 
     def elaborate(self, platform):
@@ -52,9 +55,11 @@ class Notify(wiring.Component):
         m.d.comb += [
             self.bus.request.ready.eq(1),
             doorbell.eq(self.bus.request.valid & access.write & access.byte_enables[:2].all()
-                        & (access.data[:16] == row) & (row < self._rows)),
+                        & (access.byte_enables[2:].all() | ~self.notification_data) & (access.data[:16] == row) & (row < self._rows)),
             self.test_row.eq(Mux(doorbell, row, Mux(late, late_row, sweep_row))),
             out.payload.row.eq(self.test_row),
+            out.payload.hinted.eq(doorbell & self.notification_data),
+            out.payload.hint.eq(access.data[16:]),
             out.valid.eq((doorbell | late | sweeping) & self.enabled & self.driver_ok),
         ]
         m.d.sync += [

@@ -25,7 +25,7 @@ from .notify import Notify
 from .pci_config_access import PciConfigAccess
 from .queue_configs import QueueConfigs
 from .register_hub import RegisterHub
-from .spec import FEATURE_BITS, VIRTIO_FEATURES, VIRTIO_RULES
+from .spec import FEATURE_BITS, Feature, VIRTIO_FEATURES, VIRTIO_RULES
 
 __all__ = ["VirtioTransport"]
 
@@ -146,6 +146,7 @@ class VirtioTransport(wiring.Component):
             common.read_data.eq(rows_memory.read_data),
 
             notify.driver_ok.eq(common.driver_ok),
+            notify.notification_data.eq(common.features[Feature.NOTIFICATION_DATA]),
             notify.started.eq(common.started),
             notify.started_row.eq(common.started_row),
             rows_memory.test_row.eq(notify.test_row),

@@ -14,15 +14,18 @@ from .checks import CheckFailed, DriverTimeout, check
 from .device import VirtioDevice
 from .spec import NET_HEADER, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
 
-__all__ = ["PACKED", "WANTED", "NetDriver"]
+__all__ = ["IN_ORDER", "PACKED", "WANTED", "NetDriver"]
 
 WANTED = mask(Feature.MAC, Feature.STATUS, Feature.MTU, Feature.SPEED_DUPLEX, Feature.MRG_RXBUF, Feature.VERSION_1,
-              Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.IN_ORDER,
-              Feature.RING_RESET, Feature.NOTIFICATION_DATA, Feature.NOTIF_CONFIG_DATA)
-"""Features this driver can use with split virtqueues; offloads and the control queue are not among them."""
+              Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET,
+              Feature.NOTIF_CONFIG_DATA)
+"""Features this driver uses by default, with split virtqueues; offloads and the control queue are not among those it knows."""
 
 PACKED = WANTED | mask(Feature.RING_PACKED)
 """The same with packed virtqueues."""
+
+IN_ORDER = mask(Feature.IN_ORDER, Feature.NOTIFICATION_DATA)
+"""What may be added to either: buffers are used in order, and doorbells tell how far the driver is."""
 
 CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
 

@@ -40,6 +40,7 @@ FEATURES = {
     "ring_reset": {"queue_reset": "on"},
     "packed": {"packed": "on"},
     "packed_event_idx": {"packed": "on", "event_idx": "on"},
+    "packed_in_order": {"packed": "on", "in_order": "on"},
 }
 """Device options of QEMU for sets of features to try."""
 

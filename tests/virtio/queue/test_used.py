@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The used writer against rings in Python."""
 
+import struct
 from functools import partial
 
 import pytest
-from used_bench import ROWS, Rig, groups
+from used_bench import ROWS, Rig, give_batch, groups
 
 from unvirt.virtio.queue.used_inputs import BURST
 
@@ -180,3 +181,18 @@ def test_index_wraps():
     rig.run(feed)
     rig.check([elements])
     assert any(new % 8 not in (0,) and old // 8 != new // 8 for _, old, new in rig.published)
+
+
+@pytest.mark.parametrize("width", [32, 64, 256])
+def test_batches_in_order(width):
+    """With IN_ORDER one element, in the slot of the first, stands for all before it that were used completely.
+
+    Covers: SPLIT-INORD-02, SPLIT-INORD-03, SPLIT-INORD-04
+    """
+    rig = Rig(width, f"in order {width}", size=16)
+    wanted = give_batch(rig, [(2, 100 + number, 7 * number, 0) for number in range(8)])
+    written = {address: content for address, content in rig.host.commands if address != rig.device[2] + 2}
+    ring = {(address - rig.device[2] - 4 + at) // 8: struct.unpack("<II", content[at:at + 8])
+            for address, content in written.items() for at in range(0, len(content), 8)}
+    assert ring == wanted
+    assert [content for address, content in rig.host.commands if address == rig.device[2] + 2][-1] == b"\x08\0"

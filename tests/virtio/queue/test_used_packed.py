@@ -5,7 +5,7 @@ import struct
 from functools import partial
 
 import pytest
-from used_bench import ROWS, Rig, groups
+from used_bench import ROWS, Rig, give_batch, groups
 
 from unvirt.virtio.queue.used_inputs import BURST
 
@@ -182,3 +182,20 @@ def test_discard(number):
         rig.size = 256
 
     rig.run(feed, drain)
+
+
+@pytest.mark.parametrize("width", [32, 64, 256])
+def test_batches_in_order(width):
+    """With IN_ORDER one descriptor, in the slot of the first, stands for all before it that were used completely.
+
+    Covers: PACK-INORD-02, PACK-INORD-03
+    """
+    rig = PackedRig(width, f"in order {width}", size=16)
+    wanted = give_batch(rig, [(2, 100 + number, 7 * number, 0, 1) for number in range(8)])
+    ring = {}
+    for address, content in rig.host.commands:
+        for at in range(0, len(content), 16):
+            written, identity, flags = struct.unpack("<IHH", content[at:at + 8])
+            ring[(address + at - rig.desc[2]) // 16] = identity, written
+            assert flags == AVAIL | USED | WRITE
+    assert ring == wanted

@@ -148,3 +148,27 @@ def groups(rng, rows, count, longest):
         for number in range(size):
             result.append((row, rng.randrange(1 << 16), rng.randrange(1 << 20), number < size - 1))
     return result
+
+
+def give_batch(rig, elements):
+    """Give eight elements to the first input with IN_ORDER, some of them full; return {slot: (id, written)} of what must be written."""
+    full = [1, 1, 1, 0, 0, 1, 1, 1]
+
+    async def nobody(ctx):
+        """The driver looks only at the end."""
+
+    async def feed(ctx):
+        ctx.set(rig.dut.in_order, 1)
+        ctx.set(rig.dut.published.ready, 1)
+        port = rig.dut.elements[0]
+        for element, whole in zip(elements, full, strict=True):
+            ctx.set(port.payload, {**dict(zip(("row", "head", "written", "more", "ring_slots"), (*element, 1))), "full": whole})
+            ctx.set(port.valid, 1)
+            await ctx.tick().until(port.ready)
+        ctx.set(port.valid, 0)
+        await ctx.tick().repeat(200)
+
+    rig.driver = rig.take_published = nobody
+    rig.run(feed)
+    # 0 to 3 by the last of them; 4 may not lie next to that, 5 to 7 may be one again.
+    return {slot: elements[last][1:3] for slot, last in ((0, 3), (4, 4), (5, 7))}

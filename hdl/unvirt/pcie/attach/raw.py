@@ -142,10 +142,12 @@ class RawAttachment(wiring.Component):
                     with m.If(request.write):
                         # The identity of the function is that of its configuration writes [PCIe 2.2.6.2].
                         m.d.sync += requester_id.eq(Cat(C(0, 3), request.bus_device))
-                    m.next = "ORDER"
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                # What was written has its effect: without bus mastering no further posted write begins.
+                m.next = "ORDER"
             with m.State("ORDER"):
-                # Every posted write begun so far goes first; one that is being sent is not counted yet.
-                m.d.sync += order.eq(transmit.posted_done)
+                m.d.sync += order.eq(transmit.posted_begun)
                 m.next = "ANSWER"
             with m.State("ANSWER"):
                 m.d.comb += answer.valid.eq(1)

@@ -35,6 +35,8 @@ class RawTransmit(wiring.Component):
     requester_id : ``In(16)``, credits : ``In(CreditLimits)``, clear : ``In(1)``
     posted_done : ``Out(8)``
         Number of the last posted write wholly sent.
+    posted_begun : ``Out(8)``
+        Number of the last one that is being sent or waits to be.
     nonposted_done : ``Out(1)``
         Pulse: the last completion of a request was sent.
     tx : ``Out(stream.Signature(RawBeat))``
@@ -53,6 +55,7 @@ class RawTransmit(wiring.Component):
             "credits": In(CreditLimits),
             "clear": In(1),
             "posted_done": Out(8),
+            "posted_begun": Out(8),
             "nonposted_done": Out(1),
             "tx": Out(stream.Signature(RawBeat(data_width))),
         })
@@ -81,6 +84,8 @@ class RawTransmit(wiring.Component):
                 gate.posted_done.eq(self.posted_done),
             ]
             gates.append(gate)
+
+        m.d.comb += self.posted_begun.eq(self.posted_done + (sending & (kind == _POSTED)) + ahead.headers.valid)
 
         told = Signal()                        # the interrupt level last sent
         message = told != self.intx

@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
-from ..contract import QueueConfigPort, row_width
+from ..contract import Doorbell, QueueConfigPort, row_width
 from .meta import LineRead, SmallAnswer, SmallRead
 from .rows import RowFlags, RowMemory, Sweep
 from .slots import SlotBudget
@@ -36,12 +36,12 @@ class AvailRow(data.Struct):
 class AvailController(wiring.Component):
     """Decides what to read next of a row's available ring [virtio 2.7.13].
 
-    A doorbell makes the index be read once; as long as entries are known they are fetched line by line. When the driver
-    notifies although work is in progress, notifications are switched off (used flags = 1) and the index is polled, one read in flight, until it
-    shows nothing new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. With ``event_idx`` a driver that has
-    notified is silent by itself until avail_event is written: so the index is polled in the same way, and where it stands still it is written to
-    avail_event instead [virtio 2.7.10]. An index more than the queue size ahead of the position is a violation. Each event takes six cycles and
-    what its requests wait.
+    A doorbell makes the index be read once, unless the row is at rest and it tells the index itself [virtio 2.9]; as long as entries are known they
+    are fetched line by line. When the driver notifies although work is in progress, notifications are switched off (used flags = 1) and the index is
+    polled, one read in flight, until it shows nothing new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. With
+    ``event_idx`` a driver that has notified is silent by itself until avail_event is written: so the index is polled in the same way, and where it
+    stands still it is written to avail_event instead [virtio 2.7.10]. An index more than the queue size ahead of the position is a violation. Each
+    event takes six cycles and what its requests wait.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ class AvailController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; answers are consumed without effect.
-    visits, notified : ``In``
-        Rows to serve; ``notified`` is the doorbell stream itself (row, never stalled).
+    visits, notified_valid, notified : ``In``
+        Rows to serve; the doorbells themselves, never stalled.
     index_answers, finished : ``In(stream)``
         What came of earlier requests.
     index_reads, ring_reads : ``Out(stream)``
@@ -87,7 +87,7 @@ class AvailController(wiring.Component):
             "drain": In(1),
             "visits": In(stream.Signature(width)),
             "notified_valid": In(1),
-            "notified_row": In(width),
+            "notified": In(Doorbell(rows)),
             "index_answers": In(stream.Signature(SmallAnswer(rows))),
             "finished": In(stream.Signature(width)),
             "index_reads": Out(stream.Signature(SmallRead(rows))),
@@ -112,8 +112,10 @@ class AvailController(wiring.Component):
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         m.submodules.notified = notified = RowFlags(rows=self._rows)
+        # What the newest doorbell of each row told.
+        m.submodules.hints = hints = RowMemory(data.StructLayout({"there": 1, "index": 16}), rows=self._rows, readers=1)
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
-        for cells in (state, coming):
+        for cells in (state, coming, hints):
             connect(m, flipped(self.sweep), cells.sweep)
 
         row = Signal(row_width(self._rows))
@@ -130,7 +132,12 @@ class AvailController(wiring.Component):
             self.retired_row.eq(next_row),
             next_row.eq(row),
             notified.set_valid.eq(self.notified_valid),
-            notified.set_row.eq(self.notified_row),
+            notified.set_row.eq(self.notified.row),
+            hints.write_valid.eq(self.notified_valid),
+            hints.write_row.eq(self.notified.row),
+            hints.write_value.there.eq(self.notified.hinted),
+            hints.write_value.index.eq(self.notified.hint),
+            hints.read_row[0].eq(row),
             notified.test_row.eq(row),
             state.write_row.eq(row),
             state.write_value.eq(now),
@@ -203,6 +210,14 @@ class AvailController(wiring.Component):
                     flags_address.eq(config.device + Mux(self.event_idx, 4 + (config.size << 3), 0)),
                 ]
                 m.next = "PLAN"
+                # A doorbell may be older than an index already read; what it hints at is known only if it is ahead of that.
+                hint = hints.read_value[0]
+                ahead = wrap_sub(hint.index, now.fetched)
+                with m.If(notified.test_value & hint.there & ~is_answer & ~now.index_pending & (now.known == now.fetched)
+                          & (ahead != 0) & (ahead <= config.size)):
+                    m.d.sync += [now.known.eq(hint.index), now.stale.eq(now.stale)]
+                    with m.If(self.event_idx):
+                        m.d.sync += now.silent.eq(1)
                 with m.If(is_answer & ~self.drain):
                     fresh = wrap_sub(index, now.fetched)
                     busy = stale | (now.known != now.fetched)

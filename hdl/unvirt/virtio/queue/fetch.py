@@ -13,7 +13,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
-from ..contract import Notification, QueueConfigPort, row_width
+from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
 from .contract import ChainPortSignature
 from .descriptors import DescriptorReader
@@ -35,7 +35,7 @@ class FetchSide(wiring.Component):
     -------
     drain : ``In(1)``
         Nothing new is fetched; what is in flight comes home.
-    notifications : ``In(stream.Signature(Notification))``
+    notifications : ``In(stream.Signature(Doorbell))``
         Doorbells, always accepted once ``ready``.
     indirect_enabled, event_idx, packed : ``In(1)``
     configs : ``Out(QueueConfigPort).array(3)``
@@ -68,7 +68,7 @@ class FetchSide(wiring.Component):
         port = ChainPortSignature(rows, config.chain_slots, config.segment_groups)
         super().__init__({
             "drain": In(1),
-            "notifications": In(stream.Signature(Notification(rows))),
+            "notifications": In(stream.Signature(Doorbell(rows))),
             "indirect_enabled": In(1),
             "event_idx": In(1),
             "packed": In(1),
@@ -124,7 +124,7 @@ class FetchSide(wiring.Component):
             scheduler.kicks[0].payload.eq(doorbell.payload.row),
             doorbell.ready.eq(scheduler.kicks[0].ready),
             side.notified_valid.eq(doorbell.valid & doorbell.ready),
-            side.notified_row.eq(doorbell.payload.row),
+            side.notified.eq(doorbell.payload),
         ]
         connect(m, side.again, scheduler.kicks[1])
         for number, kick in enumerate(packed.kicks):

@@ -108,7 +108,7 @@ class PackedSide(wiring.Component):
             controller.drain.eq(side.drain),
             heads.drain.eq(side.drain),
             controller.notified_valid.eq(side.notified_valid),
-            controller.notified_row.eq(side.notified_row),
+            controller.notified_row.eq(side.notified.row),
             side.retired_row.eq(controller.retired_row),
             controller.retired.eq(side.retired),
             controller.coming_row.eq(side.coming_row),

@@ -6,7 +6,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
-from ..contract import QueueConfigPort, row_width
+from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainAdd
 from .meta import LineRead
 from .rows import Sweep
@@ -25,7 +25,7 @@ def RingSideSignature(data_width, rows, slots):
         VIRTIO_F_EVENT_IDX was negotiated.
     visits, again : streams
         Rows to serve, and those that could not go on for want of room: back to the scheduler's tail.
-    notified_valid, notified_row : ``In``
+    notified_valid, notified : ``In``, ``In(Doorbell)``
         The doorbells themselves, never stalled.
     reads : ``Out(stream.Signature(LineRead))``
         Of descriptors; ``room_row``, ``room``: whether that row may have another (synchronous).
@@ -50,7 +50,7 @@ def RingSideSignature(data_width, rows, slots):
         "visits": In(stream.Signature(row)),
         "again": Out(stream.Signature(row)),
         "notified_valid": In(1),
-        "notified_row": In(row),
+        "notified": In(Doorbell(rows)),
         "reads": Out(stream.Signature(LineRead(rows))),
         "room_row": Out(row),
         "room": In(1),
@@ -89,7 +89,7 @@ class RingSelect(wiring.Component):
         sides = self.split_side, self.packed_side
         for side, mine in zip(sides, (~self.packed, self.packed)):
             connect(m, flipped(self.o.sweep), flipped(side.sweep))
-            for name in ("drain", "event_idx", "notified_row", "room", "retired", "coming_row", "free_slots"):
+            for name in ("drain", "event_idx", "notified", "room", "retired", "coming_row", "free_slots"):
                 m.d.comb += getattr(side, name).eq(getattr(self.o, name))
             m.d.comb += [
                 side.notified_valid.eq(self.o.notified_valid & mine),

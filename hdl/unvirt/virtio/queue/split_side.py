@@ -74,7 +74,7 @@ class SplitSide(wiring.Component):
             avail.drain.eq(side.drain),
             ring.drain.eq(side.drain),
             avail.notified_valid.eq(side.notified_valid),
-            avail.notified_row.eq(side.notified_row),
+            avail.notified.eq(side.notified),
             side.retired_row.eq(avail.retired_row),
             avail.retired.eq(side.retired),
             avail.coming_row.eq(side.coming_row),
