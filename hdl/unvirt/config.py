@@ -35,7 +35,7 @@ class DeviceConfig:
     """
 
     data_width: int = 64              # bits per beat, PCIe and MAC side
-    rows: int = 2                     # virtqueue rows, a power of two >= 2 * queue_pairs
+    rows: int = 2                     # virtqueue rows, a power of two >= 2 * queue_pairs; with one more there is a control queue
     queue_pairs: int = 1
     max_queue_size: int = 1024        # entries; what queue_size reads after reset
     msix_vectors: int = 4
@@ -94,6 +94,16 @@ class DeviceConfig:
                              f"not {self.mac:012x}")
         _check_range(self, "completion_timeout", 64, 1 << 30)
         _check_range(self, "serial_number", 0, (1 << 64) - 1)
+
+    @property
+    def has_control_queue(self):
+        """Whether there is a row for a control queue beside those of the queue pairs."""
+        return self.rows > 2 * self.queue_pairs
+
+    @property
+    def queues(self):
+        """Number of virtqueues."""
+        return 2 * self.queue_pairs + self.has_control_queue
 
     def with_options(self, **options):
         """Return a copy with some parameters changed; unknown names raise TypeError."""

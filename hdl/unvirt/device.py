@@ -23,9 +23,10 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from .net.control import ControlQueue
 from .net.receive import Receive
-from .net.spec import (CLASS_CODE, DEVICE_ID, NET_FEATURES, NET_HEADER_SIZE, NET_RULES,
-                       STATUS_LINK_UP, NetConfig, NetFeature)
+from .net.spec import CLASS_CODE, DEVICE_ID, NET_HEADER_SIZE, NET_RULES, STATUS_LINK_UP, NetConfig, NetFeature, net_features
+from .net.steering import Steering
 from .net.transmit import MacBeat, Transmit, packet_start
 from .pcie.attach.raw import RawAttachment
 from .pcie.capabilities import build_image, virtio_capabilities
@@ -33,6 +34,7 @@ from .pcie.completer import Completer
 from .pcie.dma_read import DmaRead
 from .pcie.dma_write import DmaWrite
 from .pcie.wire import CreditLimits, RawBeat
+from .virtio.contract import row_width
 from .virtio.queue.engine import CONFIG_PORTS, QueueEngine
 from .virtio.spec import FEATURE_BITS
 from .virtio.transport import VirtioTransport
@@ -100,25 +102,35 @@ class VirtioNetDevice(wiring.Component):
         m.submodules.completer = completer = Completer(data_width=config.data_width,
                                                        depth=config.nonposted_depth)
         m.submodules.transport = transport = VirtioTransport(
-            config, config_ports=CONFIG_PORTS, features=NET_FEATURES, rules=NET_RULES,
+            config, config_ports=CONFIG_PORTS, features=net_features(config), rules=NET_RULES,
             config_size=NetConfig.as_shape().size // 8, pci_cfg=image.offsets["virtio_pci_cfg"])
+        # Receive queues are even, transmit queues odd; the control queue comes behind those that the driver knows of.
+        control_row = Signal(row_width(config.rows))
+        m.d.comb += control_row.eq(Mux(transport.engine.features[NetFeature.MQ], 2 * config.queue_pairs, 2))
+
+        def is_request(row):
+            return (row == control_row) if config.has_control_queue else C(0, 1)
+
         m.submodules.engine = engine = QueueEngine(
-            config, is_sink=lambda row: ~row[0], header_size=NET_HEADER_SIZE,
+            config, is_sink=lambda row: ~row[0] & ~is_request(row), is_request=is_request, header_size=NET_HEADER_SIZE,
             start_offset=packet_start(config.data_width), sink_size=config.rx_buffer_size)
         m.submodules.dma_read = dma_read = DmaRead(
             config, meta_handle_width=len(engine.meta.done_handle),
             meta_buffer_width=len(engine.meta.requests.payload.buffer),
             data_handle_width=len(engine.data.done_handle),
             data_buffer_width=len(engine.data.requests.payload.buffer))
-        m.submodules.dma_write = dma_write = DmaWrite(config, 4)
-        m.submodules.transmit = transmit = Transmit(data_width=config.data_width,
+        m.submodules.dma_write = dma_write = DmaWrite(config, 5)
+        m.submodules.transmit = transmit = Transmit(data_width=config.data_width, rows=config.rows,
                                                     size=config.tx_buffer_size)
         m.submodules.receive = receive = Receive(config)
+        m.submodules.control = control = ControlQueue(config)
+        m.submodules.steering = steering = Steering(data_width=config.data_width, pairs=config.queue_pairs)
 
         self._connect_pcie(m, attachment, completer, transport, dma_read, dma_write)
         self._connect_engine(m, attachment.attachment.control, transport, engine, dma_read,
                              dma_write)
         self._connect_net(m, transport, engine, transmit, receive)
+        self._connect_control(m, transport, engine, control, steering, transmit, receive)
         m.d.comb += [
             self.stat_rx_dropped.eq(receive.stat_dropped | engine.stat_sink_dropped),
             self.stat_tx_dropped.eq(engine.stat_source_dropped),
@@ -170,9 +182,9 @@ class VirtioNetDevice(wiring.Component):
         connect(m, transport.engine, engine.control)
         connect(m, engine.meta, dma_read.meta)
         connect(m, engine.data, dma_read.data)
-        for index in range(3):
+        for index in range(4):
             connect(m, engine.writes[index], dma_write.commands[index])
-        connect(m, transport.messages, dma_write.commands[3])
+        connect(m, transport.messages, dma_write.commands[4])
         m.d.comb += [
             engine.msix_enable.eq(control.msix_enable),
             engine.max_read_request_size.eq(control.max_read_request_size),
@@ -210,4 +222,22 @@ class VirtioNetDevice(wiring.Component):
             fields.max_virtqueue_pairs.eq(config.queue_pairs),
             fields.mtu.eq(config.mtu),
             transport.device_config.eq(fields),
+        ]
+
+    def _connect_control(self, m, transport, engine, control, steering, transmit, receive):
+        connect(m, engine.requests, control.requests)
+        connect(m, control.responses, engine.responses)
+        m.d.comb += [
+            control.drain.eq(engine.drain),
+            control.multiqueue.eq(transport.engine.features[NetFeature.MQ]),
+            receive.mark.eq(control.changed),
+            control.settled.eq(receive.settled),
+            steering.drain.eq(engine.drain),
+            steering.pairs.eq(control.pairs),
+            steering.tx_valid.eq(transmit.sent_valid),
+            steering.tx.eq(transmit.sent),
+            steering.tx_pair.eq(transmit.sent_row >> 1),
+            steering.rx_valid.eq(self.mac_rx_valid),
+            steering.rx.eq(self.mac_rx),
+            receive.pair.eq(steering.rx_pair),
         ]

@@ -12,6 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..stream.fifo import MemoryQueue
+from ..stream.ring import wrap_sub
 from ..virtio.queue.lanes import LaneMemory
 from ..virtio.queue.sink import SinkPacket
 from .spec import NET_HEADER_SIZE, NetHeader
@@ -37,8 +38,6 @@ class Receive(wiring.Component):
     Parameters
     ----------
     config : DeviceConfig
-    row : int
-        The receive queue that frames go to.
 
     Members
     -------
@@ -52,15 +51,18 @@ class Receive(wiring.Component):
         Synchronous read of the oldest frame's bytes; still good in the cycle after the frame was taken.
     buffers : ``In(16)``
         How many buffers the frame in ``read_data`` was given.
+    pair : ``In``
+        The queue pair of a frame, two cycles after its last beat; not looked at if there is only one.
+    mark, settled : ``In(1)``/``Out(1)``
+        ``settled`` falls with ``mark`` and rises when all frames that were stored before have been in their buffers for some time.
     crowded : ``Out(1)``
         Whole frames hold more than three quarters of the memory.
     stat_dropped : ``Out(1)``
         Pulse for each frame dropped here.
     """
 
-    def __init__(self, config, *, row=0):
+    def __init__(self, config):
         self._config = config
-        self._row = row
         lanes = config.data_width // 8
         self._words = config.rx_buffer_size // lanes
         super().__init__({
@@ -71,6 +73,9 @@ class Receive(wiring.Component):
             "read_word": In(range(self._words)),
             "read_data": Out(config.data_width),
             "buffers": In(16),
+            "pair": In(range(max(2, config.queue_pairs))),
+            "mark": In(1),
+            "settled": Out(1),
             "crowded": Out(1),
             "stat_dropped": Out(1),
         })
@@ -83,15 +88,18 @@ class Receive(wiring.Component):
         m.submodules.memory = cells = LaneMemory(data_width=self._config.data_width,
                                                  size=self._config.rx_buffer_size)
         place_shape = data.StructLayout({"start": word_bits, "length": 14})
+        steered_shape = data.StructLayout({"place": place_shape, "pair": self.pair.shape()})
         # Runts may fill the FIFO before the memory; they are dropped like any frame without room.
         least = -(-(NET_HEADER_SIZE + COMMON_FRAME) // lanes)
-        m.submodules.places = places = MemoryQueue(place_shape, words // least)
+        m.submodules.places = places = MemoryQueue(steered_shape, words // least)
 
         whole = stream.Signature(place_shape).create()   # a frame has become visible
         freed = Signal(range(words + 1))                 # words given back in this cycle
         self._elaborate_store(m, cells, whole, freed)
-        oldest = self._elaborate_places(m, places, whole, freed)
-        self._elaborate_read(m, cells, oldest.start)
+        steered = self._elaborate_steering(m, places, whole)
+        oldest = self._elaborate_places(m, places, steered, freed)
+        self._elaborate_settled(m, steered)
+        self._elaborate_read(m, cells, oldest.place.start)
         return m
 
     def _elaborate_store(self, m, cells, whole, freed):
@@ -147,6 +155,38 @@ class Receive(wiring.Component):
             with m.If(beat.last & good):
                 m.d.sync += [start.eq(start + taken), used.eq(kept + taken)]
 
+    def _elaborate_steering(self, m, places, whole):
+        """Return the stream of frames with their queue pairs."""
+        steered = stream.Signature(places.shape).create()
+        if self._config.queue_pairs == 1:
+            m.d.comb += [steered.valid.eq(whole.valid), steered.payload.place.eq(whole.payload), whole.ready.eq(steered.ready)]
+            return steered
+        # On the way of two cycles there may be two frames; places are kept for them.
+        m.d.comb += whole.ready.eq(places.level < places.depth - 3)
+        valid, place = whole.valid, whole.payload
+        for number in range(2):
+            later, later_place = Signal(name=f"steered_{number}"), Signal(place.shape(), name=f"steered_place_{number}")
+            m.d.sync += [later.eq(valid & whole.ready if number == 0 else valid), later_place.eq(place)]
+            valid, place = later, later_place
+        m.d.comb += [steered.valid.eq(valid), steered.payload.place.eq(place), steered.payload.pair.eq(self.pair)]
+        return steered
+
+    def _elaborate_settled(self, m, steered):
+        """Count frames in and out: those that were in at ``mark`` must be out, and what was read of them written."""
+        into, out, last = Signal(16), Signal(16), Signal(16)
+        waiting, pause = Signal(), Signal(8)
+        m.d.sync += [
+            into.eq(into + (steered.valid & steered.ready)),
+            out.eq(out + (self.packets.valid & self.packets.ready)),
+        ]
+        with m.If(self.mark):
+            m.d.sync += [last.eq(into), waiting.eq(1), pause.eq(255)]
+        with m.Elif(waiting):
+            m.d.sync += waiting.eq(wrap_sub(out, last)[15])
+        with m.Elif(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        m.d.comb += self.settled.eq(~self.mark & ~waiting & (pause == 0))
+
     def _elaborate_places(self, m, places, whole, freed):
         """Order the frames; return the place of the oldest."""
         out = self.packets
@@ -168,14 +208,14 @@ class Receive(wiring.Component):
             m.d.sync += [valid.eq(following.valid | (direct & whole.valid)),
                          oldest.eq(Mux(direct, whole.payload, following.payload))]
         with m.If(valid & out.ready):
-            m.d.comb += freed.eq((oldest.length + NET_HEADER_SIZE + lanes - 1) >> lane_bits)
+            m.d.comb += freed.eq((oldest.place.length + NET_HEADER_SIZE + lanes - 1) >> lane_bits)
 
         m.d.comb += out.payload.following.valid.eq(following.valid)
         for packet, place in ((out.payload, oldest), (out.payload.following, following.payload)):
             m.d.comb += [
-                packet.row.eq(self._row),
-                packet.address.eq(place.start << lane_bits),
-                packet.length.eq(place.length + NET_HEADER_SIZE),
+                packet.row.eq(place.pair << 1),
+                packet.address.eq(place.place.start << lane_bits),
+                packet.length.eq(place.place.length + NET_HEADER_SIZE),
             ]
         return oldest
 

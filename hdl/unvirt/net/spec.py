@@ -5,8 +5,10 @@ from enum import IntEnum
 
 from amaranth.lib import data
 
-__all__ = ["DEVICE_ID", "CLASS_CODE", "NetFeature", "NET_FEATURES", "NET_RULES", "NetConfig",
-           "NetHeader", "NET_HEADER_SIZE", "STATUS_LINK_UP"]
+from ..virtio.spec import FeatureRule
+
+__all__ = ["ACK_ERR", "ACK_OK", "CTRL_MQ", "CTRL_MQ_VQ_PAIRS_SET", "DEVICE_ID", "CLASS_CODE", "NetFeature", "NET_FEATURES", "NET_RULES",
+           "NetConfig", "NetHeader", "NET_HEADER_SIZE", "STATUS_LINK_UP", "net_features"]
 
 DEVICE_ID = 1
 CLASS_CODE = 0x020000
@@ -23,10 +25,30 @@ class NetFeature(IntEnum):
     MAC = 5
     MRG_RXBUF = 15
     STATUS = 16
+    CTRL_VQ = 17
+    MQ = 22
 
 
 NET_FEATURES = frozenset(NetFeature)
-NET_RULES = ()
+"""What the network device knows; see :func:`net_features`."""
+
+NET_RULES = (FeatureRule(NetFeature.MQ, (NetFeature.CTRL_VQ,)),)
+
+ACK_OK, ACK_ERR = 0, 1
+"""Answers to a control command [virtio 5.1.9.5]."""
+
+CTRL_MQ, CTRL_MQ_VQ_PAIRS_SET = 4, 0
+"""Class and command that choose the number of queue pairs [virtio 5.1.9.5.5]."""
+
+
+def net_features(config):
+    """Return the feature bits that a device of this configuration offers."""
+    absent = set()
+    if not config.has_control_queue:
+        absent = {NetFeature.CTRL_VQ, NetFeature.MQ}
+    elif config.queue_pairs == 1:
+        absent = {NetFeature.MQ}
+    return NET_FEATURES - absent
 
 
 class NetConfig(data.Struct):

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..pcie.dma import GRANULE_SIZE
 from ..stream.fifo import Queue
+from ..virtio.contract import row_width
 from ..virtio.queue.lanes import GranuleChain
 from ..virtio.queue.retire import SourcePacket
 from .spec import NET_HEADER_SIZE
@@ -39,8 +40,8 @@ class Transmit(wiring.Component):
 
     Parameters
     ----------
-    data_width, size : int
-        Bits per beat; bytes of the transmit buffer.
+    data_width, rows, size : int
+        Bits per beat; queue rows; bytes of the transmit buffer.
 
     Members
     -------
@@ -52,20 +53,25 @@ class Transmit(wiring.Component):
         Successor of a granule (combinational).
     free : ``Out(stream.Signature(GranuleChain))``
     mac : ``Out(stream.Signature(MacBeat))``
+    sent_valid, sent, sent_row : ``Out``
+        Beats of frames on their way to the MAC, and the queue that the frame comes from.
     """
 
-    def __init__(self, *, data_width, size):
+    def __init__(self, *, data_width, rows, size):
         self._data_width = data_width
         self._granules = granules = size // GRANULE_SIZE
         super().__init__({
             "drain": In(1),
-            "packets": In(stream.Signature(SourcePacket(granules))),
+            "packets": In(stream.Signature(SourcePacket(rows, granules))),
             "read_word": Out(range(size * 8 // data_width)),
             "read_data": In(data_width),
             "next_of": Out(range(granules)),
             "next": In(range(granules)),
             "free": Out(stream.Signature(GranuleChain(granules))),
             "mac": Out(stream.Signature(MacBeat(data_width))),
+            "sent_valid": Out(1),
+            "sent": Out(MacBeat(data_width)),
+            "sent_row": Out(row_width(rows)),
         })
 
     def elaborate(self, platform):
@@ -99,6 +105,9 @@ class Transmit(wiring.Component):
             output.i.payload.first.eq(arrived_first),
             output.i.payload.last.eq(arrived_last),
             output.i.payload.empty.eq(arrived_empty),
+            self.sent_valid.eq(arrived),
+            self.sent.eq(output.i.payload),
+            self.sent_row.eq(packet.row),
         ]
         m.d.sync += [
             arrived.eq(reading),

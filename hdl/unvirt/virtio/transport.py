@@ -88,7 +88,7 @@ class VirtioTransport(wiring.Component):
         rows, engine = config.rows, self.engine
         m.submodules.hub = hub = RegisterHub()
         m.submodules.common_config = common = CommonConfig(
-            rows=rows, queues=2 * config.queue_pairs, max_queue_size=config.max_queue_size,
+            rows=rows, queues=config.queues, max_queue_size=config.max_queue_size,
             vectors=config.msix_vectors, rules=self._rules)
         # One more reader than the engine's: the interrupts look up the vector.
         m.submodules.queue_configs = rows_memory = QueueConfigs(rows=rows,

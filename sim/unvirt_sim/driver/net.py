@@ -6,15 +6,17 @@ cut anywhere. Receive: the driver posts empty device-writable buffers; the devic
 with MRG_RXBUF, into as many as ``num_buffers`` of the header says.
 """
 
+import copy
 import random
 
 from . import checks
 from .buffers import ScatterBuffer
 from .checks import CheckFailed, DriverTimeout, check
+from .control import ControlDriver
 from .device import VirtioDevice
-from .spec import NET_HEADER, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
+from .spec import NET_HEADER, CtrlAck, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
 
-__all__ = ["IN_ORDER", "PACKED", "WANTED", "NetDriver"]
+__all__ = ["IN_ORDER", "MULTIQUEUE", "PACKED", "WANTED", "NetDriver"]
 
 WANTED = mask(Feature.MAC, Feature.STATUS, Feature.MTU, Feature.SPEED_DUPLEX, Feature.MRG_RXBUF, Feature.VERSION_1,
               Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET,
@@ -26,6 +28,9 @@ PACKED = WANTED | mask(Feature.RING_PACKED)
 
 IN_ORDER = mask(Feature.IN_ORDER, Feature.NOTIFICATION_DATA)
 """What may be added to either: buffers are used in order, and doorbells tell how far the driver is."""
+
+MULTIQUEUE = mask(Feature.CTRL_VQ, Feature.MQ)
+"""What may be added to use several queue pairs."""
 
 CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
 
@@ -60,8 +65,11 @@ class NetDriver:
         """Enumerate function ``number`` of ``host`` and return a driver for it."""
         return cls(await VirtioDevice.find(host, number), **options)
 
-    async def start(self, *, wanted=WANTED, required=mask(Feature.VERSION_1), queue_size=None, interrupts="msix", order="fifo"):
+    async def start(self, *, wanted=WANTED, required=mask(Feature.VERSION_1), queue_size=None, interrupts="msix", order="fifo", pairs=1,
+                    choose=True):
         """Bring the device up, without receive buffers yet.
+
+        With MQ negotiated ``pairs`` queue pairs are set up, and with ``choose`` asked for; see :meth:`pair`.
 
         ``interrupts`` is "msix" (one vector for configuration changes and each queue), "shared" (one vector for all),
         "intx" or "poll". ``order`` is how descriptor slots are taken; IN_ORDER forces "fifo".
@@ -84,21 +92,40 @@ class NetDriver:
         options = {"size": queue_size, "order": order, "rng": self.rng}
         self.rx = await device.setup_queue(self.RXQ, vector=vectors[1], **options)
         self.tx = await device.setup_queue(self.TXQ, vector=vectors[2], **options)
+        self._pairs = [self]
+        for number in range(1, pairs):
+            other = copy.copy(self)
+            other.rx = await device.setup_queue(2 * number, vector=vectors[1], **options)
+            other.tx = await device.setup_queue(2 * number + 1, vector=vectors[2], **options)
+            self._pairs.append(other)
+        if device.has(Feature.CTRL_VQ):
+            most = await device.config(NetConfig.MAX_VIRTQUEUE_PAIRS, 2) if device.has(Feature.MQ) else 1
+            queue = await device.setup_queue(2 * most, size=queue_size)
+            self.control = ControlDriver(self.host, queue, self.rng)
         await device.driver_ok()
-        if interrupts == "poll":
-            await self.rx.disable_interrupts()
-            await self.tx.disable_interrupts()
         self.header_size = header_size(device.features)
-        self._fragments = []
+        for one in self._pairs:
+            if interrupts == "poll":
+                await one.rx.disable_interrupts()
+                await one.tx.disable_interrupts()
+            one.header_size, one.headers, one._fragments = self.header_size, [], []
+        if pairs > 1 and choose:
+            check(await self.control.set_pairs(pairs) == CtrlAck.OK, f"The device does not take {pairs} queue pairs")
         return self
+
+    def pair(self, number):
+        """Return the driver of queue pair ``number``: this one with other queues."""
+        return self._pairs[number]
 
     async def stop(self):
         """Reset the device and take everything back."""
-        pending = [] if self.rx is None else [c.token for q in (self.rx, self.tx) for c in q.outstanding.values()]
+        drivers = [] if self.rx is None else self._pairs
+        pending = [c.token for driver in drivers for q in (driver.rx, driver.tx) for c in q.outstanding.values()]
         await self.device.reset()
-        for buffer in pending + [used.chain.token for used in self._fragments]:
+        for buffer in pending + [used.chain.token for driver in drivers for used in driver._fragments]:
             buffer.free()
-        self._fragments = []
+        for driver in drivers:
+            driver._fragments = []
 
     async def mac(self):
         """Return the MAC address as bytes."""

@@ -8,8 +8,9 @@ import struct
 from enum import IntEnum, IntFlag
 
 __all__ = ["VIRTIO_VENDOR", "NET_DEVICE_ID", "CfgType", "COMMON", "Status", "Isr", "NO_VECTOR", "Feature", "DEPENDENCIES",
-           "mask", "names", "dependencies_met", "DescFlag", "DESCRIPTOR", "USED_ELEMENT", "AVAIL_NO_INTERRUPT",
-           "USED_NO_NOTIFY", "EVENT", "EventMode", "PACKED_DESCRIPTOR", "need_event", "NetConfig", "NET_HEADER", "LinkStatus", "header_size"]
+           "mask", "names", "dependencies_met", "DescFlag", "DESCRIPTOR", "USED_ELEMENT", "AVAIL_NO_INTERRUPT", "USED_NO_NOTIFY",
+           "EVENT", "EventMode", "PACKED_DESCRIPTOR", "need_event", "NetConfig", "NET_HEADER", "LinkStatus", "header_size",
+           "CTRL_HEADER", "Ctrl", "CtrlAck"]
 
 # PCI identity [4.1.2]
 
@@ -260,3 +261,23 @@ def header_size(features):
     if features & mask(Feature.HASH_REPORT):
         return 20
     return 12
+
+
+# Control queue [5.1.9.5]
+
+CTRL_HEADER = struct.Struct("BB")  # class, command
+
+
+class Ctrl:
+    """Commands: (class, command)."""
+
+    RX_PROMISC = (0, 0)
+    MAC_ADDR_SET = (1, 1)
+    MQ_VQ_PAIRS_SET = (4, 0)
+
+
+class CtrlAck(IntEnum):
+    """Answers."""
+
+    OK = 0
+    ERR = 1

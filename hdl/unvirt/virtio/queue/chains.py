@@ -72,7 +72,7 @@ class ChainStore(wiring.Component):
         Slots in the pool.
     walker : ``In``
         See :func:`WalkerPortSignature`.
-    issue, retire, sink : ``In``
+    issue, retire, sink, request : ``In``
         Consumers, see :func:`~unvirt.virtio.queue.contract.ChainPortSignature`.
     group_taken_sink : ``In(1)``
         The group being handed out goes to a chain of a sink row.
@@ -105,6 +105,7 @@ class ChainStore(wiring.Component):
             "issue": In(port),
             "retire": In(port),
             "sink": In(port),
+            "request": In(port),
             "at_rest": Out(1),
             "sweep": In(Sweep(rows)),
         })
@@ -113,10 +114,10 @@ class ChainStore(wiring.Component):
         m = Module()
         m.submodules.slots = slots = FreeList(self._slots)
         m.submodules.groups = groups = FreeList(self._groups)
-        m.submodules.walked = walked = FlagTable(self._slots, 3)
-        m.submodules.parsed = parsed = RowMemory(16, rows=self._rows, readers=4)
+        m.submodules.walked = walked = FlagTable(self._slots, 4)
+        m.submodules.parsed = parsed = RowMemory(16, rows=self._rows, readers=5)
         wiring.connect(m, wiring.flipped(self.sweep), parsed.sweep)
-        consumers = (self.issue, self.retire, self.sink)
+        consumers = (self.issue, self.retire, self.sink, self.request)
 
         def table(name, width, depth, readers, domain="sync"):
             m.submodules[name] = cells = memory.Memory(shape=width, depth=depth, init=[])
@@ -125,13 +126,13 @@ class ChainStore(wiring.Component):
         # Order: slot of a position; positions in flight never exceed the window.
         window_bits = (self._window - 1).bit_length()
         order_write, order_reads = table("order", (self._slots - 1).bit_length(),
-                                         self._rows * self._window, 4)
-        head_write, head_reads = table("head", 16, self._slots, 3)
-        chain_write, chain_reads = table("chain", ChainRecord(self._groups).size, self._slots, 3)
+                                         self._rows * self._window, 5)
+        head_write, head_reads = table("head", 16, self._slots, 4)
+        chain_write, chain_reads = table("chain", ChainRecord(self._groups).size, self._slots, 4)
         segment_write, segment_reads = table("segment", Segment.as_shape().size,
-                                             self._groups * GROUP_SEGMENTS, 2)
+                                             self._groups * GROUP_SEGMENTS, 3)
         # Linked by the walker only; the reader in `release` follows the list of a chain that goes.
-        link_write, link_reads = table("link", (self._groups - 1).bit_length(), self._groups, 3,
+        link_write, link_reads = table("link", (self._groups - 1).bit_length(), self._groups, 4,
                                        domain="comb")
 
         add = self.add.payload
@@ -156,10 +157,10 @@ class ChainStore(wiring.Component):
 
         walker = self.walker
         m.d.comb += [
-            parsed.read_row[3].eq(walker.parsed_row),
-            walker.parsed.eq(parsed.read_value[3]),
-            order_reads[3].addr.eq(Cat(walker.order_position[:window_bits], walker.order_row)),
-            walker.slot.eq(order_reads[3].data),
+            parsed.read_row[4].eq(walker.parsed_row),
+            walker.parsed.eq(parsed.read_value[4]),
+            order_reads[4].addr.eq(Cat(walker.order_position[:window_bits], walker.order_row)),
+            walker.slot.eq(order_reads[4].data),
             chain_write.addr.eq(walker.chain_slot),
             chain_write.data.eq(walker.chain.as_value()),
             chain_write.en.eq(walker.chain_valid),
@@ -176,7 +177,7 @@ class ChainStore(wiring.Component):
             groups.alloc.ready.eq(walker.groups.ready),
         ]
 
-        segment_ports = iter(segment_reads)
+        segment_ports = iter(zip(segment_reads, link_reads))
         for index, port in enumerate(consumers):
             m.d.comb += [
                 parsed.read_row[index].eq(port.parsed_row),
@@ -191,32 +192,34 @@ class ChainStore(wiring.Component):
                 port.head.eq(Mux(self.packed, port.chain.id, head_reads[index].data)),
             ]
             if port is not self.retire:
-                read = next(segment_ports)
+                read, link = next(segment_ports)
                 m.d.comb += [
                     read.addr.eq(Cat(port.segment_index, port.segment_group)),
                     port.segment.as_value().eq(read.data),
-                    link_reads[0 if port is self.issue else 1].addr.eq(port.next_group_of),
-                    port.next_group.eq(link_reads[0 if port is self.issue else 1].data),
+                    link.addr.eq(port.next_group_of),
+                    port.next_group.eq(link.data),
                 ]
 
-        self._elaborate_release(m, slots, groups, link_reads[2])
+        self._elaborate_release(m, slots, groups, link_reads[3])
         return m
 
     def _elaborate_release(self, m, slots, groups, link):
-        """Take slots and groups back, one group per cycle: the walker first, `retire` and `sink` in turn."""
+        """Take slots and groups back, one group per cycle: the walker first, then the rare request, `retire` and `sink` in turn."""
         count_type = range(self._groups + 1)
         group = Signal(range(self._groups))
         left = Signal(count_type)
         from_sink = Signal()
         prefer_sink = Signal()
-        sources, sinks = self.retire.release, self.sink.release
+        sources, sinks, requests = self.retire.release, self.sink.release, self.request.release
         pick_sink = Signal()
         released = Signal()
+        chosen = Signal(sources.payload.shape())
 
         m.d.comb += [
             self.issue.release.ready.eq(1),
-            pick_sink.eq(sinks.valid & (prefer_sink | ~sources.valid)),
-            slots.free.payload.eq(Mux(pick_sink, sinks.payload.slot, sources.payload.slot)),
+            pick_sink.eq(~requests.valid & sinks.valid & (prefer_sink | ~sources.valid)),
+            chosen.eq(Mux(requests.valid, requests.payload, Mux(pick_sink, sinks.payload, sources.payload))),
+            slots.free.payload.eq(chosen.slot),
             link.addr.eq(group),
             groups.free.payload.eq(group),
             groups.free.valid.eq(left != 0),
@@ -231,17 +234,18 @@ class ChainStore(wiring.Component):
             ]
         with m.Elif(left == 0):
             m.d.comb += [
-                released.eq(sources.valid | sinks.valid),
+                released.eq(requests.valid | sources.valid | sinks.valid),
                 slots.free.valid.eq(released),
-                sources.ready.eq(~pick_sink),
+                requests.ready.eq(1),
+                sources.ready.eq(~requests.valid & ~pick_sink),
                 sinks.ready.eq(pick_sink),
             ]
             with m.If(released):
                 m.d.sync += [
                     prefer_sink.eq(~pick_sink),
                     from_sink.eq(pick_sink),
-                    group.eq(Mux(pick_sink, sinks.payload.group, sources.payload.group)),
-                    left.eq(Mux(pick_sink, sinks.payload.groups, sources.payload.groups)),
+                    group.eq(chosen.group),
+                    left.eq(chosen.groups),
                 ]
         with m.Else():
             m.d.sync += [

@@ -29,6 +29,7 @@ from .control import EngineControl
 from .fetch import FetchSide
 from .lanes import GranuleChain
 from .notify_decision import NotifyDecision
+from .request import RequestByte, RequestService
 from .retire import SourcePacket
 from .sink import Sink, SinkPacket
 from .source_service import SourceService
@@ -49,8 +50,8 @@ class QueueEngine(wiring.Component):
     Parameters
     ----------
     config : DeviceConfig
-    is_sink : callable
-        Tells from a row (a Value) whether the device writes its buffers.
+    is_sink, is_request : callable
+        Tell from a row (a Value) whether the device writes its buffers, and whether they are requests; all others it reads.
     header_size, start_offset : int
         Bytes of the personality's header; where in a word packets begin in the transmit buffer.
     sink_size : int
@@ -61,10 +62,12 @@ class QueueEngine(wiring.Component):
     control : ``In(EngineControlSignature)``
     meta, data : ``Out(ReadClientSignature)``
         Clients of the read engine.
-    writes : ``Out(stream.Signature(WriteBeat)).array(3)``
-        Used flags, used ring, sink data.
+    writes : ``Out(stream.Signature(WriteBeat)).array(4)``
+        Used flags, used ring, sink data, answers to requests.
     source_packets, source_word, source_data, source_next_of, source_next, source_free :
         The source service: packets in the transmit buffer and access to it.
+    requests, responses :
+        The request service, see :class:`~unvirt.virtio.queue.request.RequestService`.
     sink_packets, sink_word, sink_data, sink_buffers, sink_crowded, mergeable :
         The sink service.
     msix_enable, max_read_request_size : ``In``
@@ -75,12 +78,13 @@ class QueueEngine(wiring.Component):
     stat_source_dropped, stat_sink_dropped : ``Out(1)``
     """
 
-    def __init__(self, config, *, is_sink, header_size, start_offset, sink_size):
+    def __init__(self, config, *, is_sink, is_request, header_size, start_offset, sink_size):
         self._config = config
         self._is_sink = is_sink
+        self._is_request = is_request
         self._sink_size = sink_size
         self._fetch = FetchSide(config, is_sink=is_sink)
-        self._source = SourceService(config, is_sink=is_sink, start_offset=start_offset,
+        self._source = SourceService(config, is_source=lambda row: ~is_sink(row) & ~is_request(row), start_offset=start_offset,
                                      shortest=header_size + 14)
         granules = config.tx_buffer_size // GRANULE_SIZE
         width = config.data_width
@@ -88,13 +92,15 @@ class QueueEngine(wiring.Component):
             "control": In(EngineControlSignature(config.rows, CONFIG_PORTS)),
             "meta": Out(self._fetch.signature.members["client"].signature),
             "data": Out(self._source.signature.members["client"].signature),
-            "writes": Out(stream.Signature(WriteBeat(width))).array(3),
-            "source_packets": Out(stream.Signature(SourcePacket(granules))),
+            "writes": Out(stream.Signature(WriteBeat(width))).array(4),
+            "source_packets": Out(stream.Signature(SourcePacket(config.rows, granules))),
             "source_word": In(range(config.tx_buffer_size * 8 // width)),
             "source_data": Out(width),
             "source_next_of": In(range(granules)),
             "source_next": Out(range(granules)),
             "source_free": In(stream.Signature(GranuleChain(granules))),
+            "requests": Out(stream.Signature(RequestByte(config.rows))),
+            "responses": In(stream.Signature(8)),
             "sink_packets": In(stream.Signature(SinkPacket(config.rows, sink_size))),
             "sink_word": Out(range(sink_size * 8 // width)),
             "sink_data": In(width),
@@ -117,7 +123,10 @@ class QueueEngine(wiring.Component):
         m.submodules.fetch = fetch = self._fetch
         m.submodules.source = source = self._source
         m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size)
-        m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=2)
+        m.submodules.request = request = RequestService(
+            data_width=config.data_width, rows=rows, slots=config.chain_slots, groups=config.segment_groups,
+            contexts=config.meta_contexts, is_request=self._is_request)
+        m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=3)
         m.submodules.decision = decision = NotifyDecision(rows=rows)
         transport = self.control
 
@@ -127,14 +136,14 @@ class QueueEngine(wiring.Component):
             control.reset.eq(transport.reset),
             transport.reset_done.eq(control.reset_done),
             self.drain.eq(control.drain),
-            control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & used.idle
+            control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & request.idle & used.idle
                                & decision.idle & self.dma_idle),
             used.discard.eq(control.drain),
-            transport.violation.eq(fetch.violation | source.violation | decision.violation),
+            transport.violation.eq(fetch.violation | source.violation | request.violation | decision.violation),
         ]
-        for block in (fetch, source, sink, decision):
+        for block in (fetch, source, sink, request, decision):
             m.d.comb += block.drain.eq(control.drain)
-        for block in (fetch, source, sink, used, decision):
+        for block in (fetch, source, sink, request, used, decision):
             m.d.comb += [block.sweep.valid.eq(control.sweep.valid),
                          block.sweep.row.eq(control.sweep.row)]
 
@@ -148,7 +157,17 @@ class QueueEngine(wiring.Component):
         connect(m, source.issue, fetch.issue)
         connect(m, source.retire, fetch.retire)
         connect(m, sink.chains, fetch.sink)
-        connect(m, fetch.ready_rows, source.ready_rows)
+        connect(m, request.chains, fetch.request)
+        connect(m, request.reads, fetch.request_reads)
+        m.d.comb += request.chains_left.eq(fetch.chains_left)
+        connect(m, fetch.request_answers, request.answers)
+        connect(m, request.port, fetch.request_port)
+        connect(m, request.free, fetch.request_free)
+        is_request = self._is_request(fetch.ready_rows.payload)
+        m.d.comb += fetch.ready_rows.ready.eq(Mux(is_request, request.ready_rows.ready, source.ready_rows.ready))
+        for service, mine in ((source, ~is_request), (request, is_request)):
+            m.d.comb += [service.ready_rows.valid.eq(fetch.ready_rows.valid & mine),
+                         service.ready_rows.payload.eq(fetch.ready_rows.payload)]
         m.d.comb += fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC])
         for block in (fetch, decision):
             m.d.comb += block.event_idx.eq(transport.features[Feature.EVENT_IDX])
@@ -157,15 +176,16 @@ class QueueEngine(wiring.Component):
             m.d.comb += block.packed.eq(transport.features[Feature.RING_PACKED])
 
         # Positions of a row come from the service that consumes its chains.
-        for asked, given, source_ports, sink_index in (
+        for asked, given, source_ports, index in (
                 (fetch.retired_row, fetch.retired, (source.retired_row, source.retired), 0),
                 (fetch.head_row, fetch.head, (source.issued_row, source.issued), 1)):
-            of_sink = Signal()
-            m.d.sync += of_sink.eq(self._is_sink(asked))
+            of_sink, of_request = Signal(name=f"of_sink{index}"), Signal(name=f"of_request{index}")
+            m.d.sync += [of_sink.eq(self._is_sink(asked)), of_request.eq(self._is_request(asked))]
             m.d.comb += [
                 source_ports[0].eq(asked),
-                sink.retired_row[sink_index].eq(asked),
-                given.eq(Mux(of_sink, sink.retired[sink_index], source_ports[1])),
+                sink.retired_row[index].eq(asked),
+                request.retired_row[index].eq(asked),
+                given.eq(Mux(of_request, request.retired[index], Mux(of_sink, sink.retired[index], source_ports[1]))),
             ]
 
         # Source and sink.
@@ -193,6 +213,9 @@ class QueueEngine(wiring.Component):
         # Used elements, and whether to interrupt.
         connect(m, source.used, used.elements[0])
         connect(m, sink.used, used.elements[1])
+        connect(m, request.used, used.elements[2])
+        connect(m, request.requests, flipped(self.requests))
+        connect(m, flipped(self.responses), request.responses)
         connect(m, used.published, decision.published)
         connect(m, decision.reads, fetch.flag_reads)
         connect(m, fetch.flag_answers, decision.answers)
@@ -201,4 +224,5 @@ class QueueEngine(wiring.Component):
         connect(m, fetch.flags, flipped(self.writes[0]))
         connect(m, used.writes, flipped(self.writes[1]))
         connect(m, sink.writes, flipped(self.writes[2]))
+        connect(m, request.writes, flipped(self.writes[3]))
         return m

@@ -17,7 +17,7 @@ from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
 from .contract import ChainPortSignature
 from .descriptors import DescriptorReader
-from .meta import MetaReader, SmallAnswer, SmallRead
+from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead, MetaReader, SmallAnswer, SmallRead
 from .packed_side import PackedSide
 from .ring_side import RingSelect
 from .rows import Sweep
@@ -53,9 +53,12 @@ class FetchSide(wiring.Component):
         Position of the oldest chain of a row not consumed (synchronous).
     ready_rows : ``Out(stream)``
         Source rows with a chain that became usable.
-    issue, retire, sink : ``In(ChainPortSignature)``
+    issue, retire, sink, request : ``In(ChainPortSignature)``
         Consumers of chains.
-    violation, at_rest : ``Out(1)``
+    request_reads, request_answers, request_port, request_free :
+        Lines of requests, through contexts of their own.
+    violation, at_rest, chains_left : ``Out(1)``
+        ``chains_left``: some chain is in the store.
     sweep : ``In``
     """
 
@@ -87,8 +90,14 @@ class FetchSide(wiring.Component):
             "issue": In(port),
             "retire": In(port),
             "sink": In(port),
+            "request": In(port),
+            "request_reads": In(stream.Signature(LineRead(rows))),
+            "request_answers": Out(stream.Signature(LineAnswer(rows, config.meta_contexts))),
+            "request_port": In(LinePortSignature(config.data_width, config.meta_contexts)),
+            "request_free": In(ContextFree(rows, config.meta_contexts)),
             "violation": Out(1),
             "at_rest": Out(1),
+            "chains_left": Out(1),
             "sweep": In(Sweep(rows)),
         })
 
@@ -159,7 +168,11 @@ class FetchSide(wiring.Component):
         connect(m, walker.ends, packed.ends)
         connect(m, side.flags, flipped(self.flags))
         connect(m, walker.ready_rows, flipped(self.ready_rows))
-        for name in ("issue", "retire", "sink"):
+        connect(m, flipped(self.request_reads), meta.request_reads)
+        connect(m, meta.request_answers, flipped(self.request_answers))
+        connect(m, flipped(self.request_port), meta.request_port)
+        connect(m, flipped(self.request_free), meta.request_free)
+        for name in ("issue", "retire", "sink", "request"):
             connect(m, flipped(getattr(self, name)), getattr(store, name))
         for block in (select, reader, walker, store):
             m.d.comb += block.packed.eq(self.packed)
@@ -182,6 +195,7 @@ class FetchSide(wiring.Component):
             self.head_row.eq(walker.head_row),
             walker.head_position.eq(self.head),
             self.violation.eq(side.violation | walker.violation),
+            self.chains_left.eq(~store.at_rest),
             self.at_rest.eq(side.idle & reader.idle & walker.idle & meta.at_rest & store.at_rest),
         ]
         return m

@@ -3,6 +3,7 @@
 
     index, flags, ring --> small pools ---+
     descriptors        --> line pool -----+--> pieces --> read engine --> buffer, done
+    requests           --> their own -----+                                  |
     walks              --> one per walk --+                                  |
     index answers, flags answers <--- small values -----------------------------+
     ring lines, descriptor lines <--- contexts, read word by word through `LinePort`
@@ -76,6 +77,10 @@ class LineAnswer(data.StructLayout):
         })
 
 
+_REQUESTS = 2
+"""Contexts of requests."""
+
+
 def ContextFree(rows, contexts):
     """A context goes back, and the row it served."""
     return wiring.Signature({"valid": Out(1), "context": Out(range(contexts)), "row": Out(row_width(rows))})
@@ -108,20 +113,20 @@ class MetaReader(wiring.Component):
     Parameters
     ----------
     data_width, rows, contexts : int
-        ``contexts`` is a power of two of at least 16: half for descriptors, a quarter for walks, an eighth for
+        ``contexts`` is a power of two of at least 16: half for descriptors (two of these for requests), a quarter for walks, an eighth for
         indices, a sixteenth each for flags and ring entries.
 
     Members
     -------
-    index_reads, flag_reads, ring_reads, descriptor_reads, walk_reads : ``In(stream)``
+    index_reads, flag_reads, ring_reads, descriptor_reads, request_reads, walk_reads : ``In(stream)``
         Requests.
     index_answers, flag_answers : ``Out(stream.Signature(SmallAnswer))``
-    ring_answers, line_answers : ``Out(stream.Signature(LineAnswer))``
+    ring_answers, line_answers, request_answers : ``Out(stream.Signature(LineAnswer))``
         ``line_answers`` are those of descriptors and walks.
-    ring_port, line_port : ``In(LinePortSignature)``
+    ring_port, line_port, request_port : ``In(LinePortSignature)``
         Access to the bytes of an answer, until its context is freed.
-    ring_free, line_free : ``In(ContextFree)``
-        A ring or descriptor context goes back.
+    ring_free, line_free, request_free : ``In(ContextFree)``
+        A context goes back.
     line_free_any : ``Out(1)``
         A descriptor context is free.
     client : ``Out(ReadClientSignature)``
@@ -146,15 +151,19 @@ class MetaReader(wiring.Component):
             "flag_reads": In(stream.Signature(SmallRead(rows))),
             "ring_reads": In(stream.Signature(LineRead(rows))),
             "descriptor_reads": In(stream.Signature(LineRead(rows))),
+            "request_reads": In(stream.Signature(LineRead(rows))),
             "walk_reads": In(stream.Signature(WalkRead(rows, self._walks))),
             "index_answers": Out(stream.Signature(small)),
             "flag_answers": Out(stream.Signature(small)),
             "ring_answers": Out(stream.Signature(line)),
             "line_answers": Out(stream.Signature(line)),
+            "request_answers": Out(stream.Signature(line)),
             "ring_port": In(port),
             "line_port": In(port),
+            "request_port": In(port),
             "ring_free": In(free),
             "line_free": In(free),
+            "request_free": In(free),
             "line_room_row": In(row_width(rows)),
             "line_room": Out(1),
             "line_free_any": Out(1),
@@ -173,10 +182,11 @@ class MetaReader(wiring.Component):
         walks = self._walks
         pools = []
         first = [walks]
-        for name, share in (("index", 8), ("flag", 16), ("ring", 16), ("descriptor", 2)):
-            m.submodules[f"{name}_pool"] = pool = FreeList(self._contexts // share)
+        for name, count in (("index", self._contexts // 8), ("flag", self._contexts // 16), ("ring", self._contexts // 16),
+                            ("descriptor", self._contexts // 2 - _REQUESTS), ("request", _REQUESTS)):
+            m.submodules[f"{name}_pool"] = pool = FreeList(count)
             pools.append(pool)
-            first.append(first[-1] + self._contexts // share)
+            first.append(first[-1] + count)
         m.submodules.buffer = buffer = LaneMemory(data_width=self._data_width,
                                                   size=self._contexts * GRANULE_SIZE)
         m.submodules.records = records = memory.Memory(
@@ -205,24 +215,25 @@ class MetaReader(wiring.Component):
         with m.If(piece.ready):
             m.d.sync += held_valid.eq(0)
 
-        requests = [self.index_reads, self.flag_reads, self.ring_reads, self.descriptor_reads,
+        requests = [self.index_reads, self.flag_reads, self.ring_reads, self.descriptor_reads, self.request_reads,
                     self.walk_reads]
-        can = Signal(5)
+        kinds = len(requests)
+        can = Signal(kinds)
         tail = Signal()          # the second part of a walk read that crosses a 128-byte line waits
         tail_piece = Signal(piece.payload.shape())
         m.d.comb += can.eq(Cat(*(request.valid & pool.alloc.valid
                                  for request, pool in zip(requests, pools)),
                                self.walk_reads.valid))
-        last = Signal(range(5))
-        pick = Signal(range(5))
+        last = Signal(range(kinds))
+        pick = Signal(range(kinds))
         picked = Signal()
         with m.Switch(last):
-            for value in range(5):
+            for value in range(kinds):
                 with m.Case(value):
                     # The nearest requester after `last` wins: later assignments override.
-                    for step in range(5, 0, -1):
-                        with m.If(can[(value + step) % 5]):
-                            m.d.comb += pick.eq((value + step) % 5)
+                    for step in range(kinds, 0, -1):
+                        with m.If(can[(value + step) % kinds]):
+                            m.d.comb += pick.eq((value + step) % kinds)
         m.d.comb += picked.eq(free & can.any() & ~tail)
         # A second piece of these walk reads is on its way; issue sets, the first answer clears.
         self._more = more = Signal(walks)
@@ -239,7 +250,7 @@ class MetaReader(wiring.Component):
             m.d.comb += request.ready.eq(picked & (pick == number))
         with m.If(picked):
             with m.Switch(pick):
-                for number in range(4):
+                for number in range(len(pools)):
                     request = requests[number].payload
                     with m.Case(number):
                         small = number < 2
@@ -259,7 +270,7 @@ class MetaReader(wiring.Component):
                             held.handle.eq(context),
                             held.buffer.eq(context << 7),
                         ]
-                with m.Case(4):
+                with m.Case(len(pools)):
                     request = self.walk_reads.payload
                     line_left = Signal(8)
                     split = Signal()
@@ -309,7 +320,7 @@ class MetaReader(wiring.Component):
         valid = self.client.done_valid
         is_walk = handle < walks
         of_kind = [valid & (handle >= first[kind]) & (handle < first[kind + 1])
-                   for kind in range(4)]
+                   for kind in range(len(pools))]
         walk_number = handle[:max(1, (walks - 1).bit_length())]
         first_half = is_walk & more.bit_select(walk_number, 1)
         with m.If(valid & is_walk):
@@ -341,7 +352,7 @@ class MetaReader(wiring.Component):
                 pools[kind].free.valid.eq(answers.valid & answers.ready),
                 pools[kind].free.payload.eq(queue.o.payload.context - first[kind]),
             ]
-        for kind, free in ((2, self.ring_free), (3, self.line_free)):
+        for kind, free in ((2, self.ring_free), (3, self.line_free), (4, self.request_free)):
             m.d.comb += [
                 pools[kind].free.valid.eq(free.valid),
                 pools[kind].free.payload.eq(free.context - first[kind]),
@@ -350,8 +361,10 @@ class MetaReader(wiring.Component):
         line_shape = LineAnswer(self._rows, self._contexts)
         m.submodules.ring_queue = ring_queue = Queue(line_shape, pools[2].depth)
         m.submodules.line_queue = line_queue = Queue(line_shape, self._contexts)
+        m.submodules.request_queue = request_queue = Queue(line_shape, pools[4].depth)
         for queue, answers, arrives in (
                 (ring_queue, self.ring_answers, of_kind[2]),
+                (request_queue, self.request_answers, of_kind[4]),
                 (line_queue, self.line_answers, of_kind[3] | (valid & is_walk & ~first_half))):
             m.d.comb += [
                 queue.i.valid.eq(arrives),
@@ -382,17 +395,19 @@ class MetaReader(wiring.Component):
         ]
 
     def _elaborate_ports(self, m, buffer):
-        """Two readers in turn; descriptors first when both ask, but never twice running."""
+        """Two readers in turn; descriptors first when both ask, but never twice running. Requests take the cycles that these leave."""
         word_bits = len(self.ring_port.word)
         ring_turn = Signal()
-        ring, line = self.ring_port, self.line_port
+        ring, line, request = self.ring_port, self.line_port, self.request_port
         ring_wins = Signal()
         m.d.comb += [
             ring_wins.eq(ring.valid & (ring_turn | ~line.valid)),
             ring.ready.eq(ring_wins),
             line.ready.eq(~ring_wins),
+            request.ready.eq(~ring.valid & ~line.valid),
             buffer.read_word.eq(Mux(ring_wins, Cat(ring.word, ring.context)[:word_bits + 8],
-                                    Cat(line.word, line.context))),
+                                    Mux(line.valid, Cat(line.word, line.context), Cat(request.word, request.context)))),
+            request.data.eq(buffer.read_data),
             ring.data.eq(buffer.read_data),
             line.data.eq(buffer.read_data),
         ]

@@ -17,8 +17,9 @@ __all__ = ["SourcePacket", "FetchTracker", "SourceRetire"]
 class SourcePacket(data.StructLayout):
     """A whole packet in the transmit buffer, or granules to be given back (``discard``)."""
 
-    def __init__(self, granules):
+    def __init__(self, rows, granules):
         super().__init__({
+            "row": row_width(rows),
             "first": range(granules), "last": range(granules), "count": range(granules + 1),
             "length": 14, "discard": 1,
         })
@@ -171,7 +172,7 @@ class SourceRetire(wiring.Component):
             "tracker_complete": In(1),
             "tracker_failed": In(1),
             "tracker_clear": Out(1),
-            "packets": Out(stream.Signature(SourcePacket(granules))),
+            "packets": Out(stream.Signature(SourcePacket(rows, granules))),
             "used": Out(stream.Signature(UsedElement(rows))),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -213,7 +214,7 @@ class SourceRetire(wiring.Component):
         info = Signal(self.info.shape())
         packet, used, release = self.packets.payload, self.used.payload, chains.release.payload
         m.d.comb += [
-            packet.first.eq(info.first), packet.last.eq(info.last), packet.count.eq(info.count),
+            packet.row.eq(row), packet.first.eq(info.first), packet.last.eq(info.last), packet.count.eq(info.count),
             packet.length.eq(info.length), packet.discard.eq(discard),
             used.row.eq(row), used.head.eq(head), used.ring_slots.eq(chain.ring_slots),
             used.full.eq(chain.writable == 0),

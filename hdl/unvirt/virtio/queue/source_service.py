@@ -45,9 +45,9 @@ class SourceService(wiring.Component):
     stat_dropped, violation, at_rest : ``Out(1)``
     """
 
-    def __init__(self, config, *, is_sink, start_offset, shortest):
+    def __init__(self, config, *, is_source, start_offset, shortest):
         self._config = config
-        self._is_sink = is_sink
+        self._is_source = is_source
         self._start = start_offset
         self._shortest = shortest
         rows, width = config.rows, row_width(config.rows)
@@ -63,7 +63,7 @@ class SourceService(wiring.Component):
             "retire": Out(port),
             "client": Out(ReadClientSignature(config.data_width, self._handle_width,
                                               self._buffer_width)),
-            "packets": Out(stream.Signature(SourcePacket(granules))),
+            "packets": Out(stream.Signature(SourcePacket(rows, granules))),
             "read_word": In(range(config.tx_buffer_size * 8 // config.data_width)),
             "read_data": Out(config.data_width),
             "next_of": In(range(granules)),
@@ -111,7 +111,7 @@ class SourceService(wiring.Component):
         drain_row = Signal(row_width(rows))
         m.d.sync += drain_row.eq(drain_row + 1)
         for scheduler in (issue_scheduler, retire_scheduler):
-            m.d.comb += [scheduler.kicks[2].valid.eq(self.drain & ~self._is_sink(drain_row)),
+            m.d.comb += [scheduler.kicks[2].valid.eq(self.drain & self._is_source(drain_row)),
                          scheduler.kicks[2].payload.eq(drain_row)]
 
         connect(m, flipped(self.ready_rows), issue_scheduler.kicks[0])
@@ -129,7 +129,7 @@ class SourceService(wiring.Component):
         connect(m, issue.pieces, flipped(self.client.requests))
         connect(m, flipped(self.client.write), buffer.write)
         # Room for some packets that wait for the MAC, so that their chains are used without waiting.
-        m.submodules.packets = packets = Queue(SourcePacket(granules), 16)
+        m.submodules.packets = packets = Queue(SourcePacket(rows, granules), 16)
         connect(m, retire.packets, packets.i)
         connect(m, packets.o, flipped(self.packets))
         connect(m, retire.used, flipped(self.used))

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The request service: chains whose readable bytes are a request and whose writable ones take the answer."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...pcie.dma import GRANULE_SIZE, WriteBeat
+from ..contract import row_width
+from .contract import GROUP_SEGMENTS, LENGTH_WIDTH, ChainPortSignature, UsedElement
+from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
+from .rows import RowMemory, Sweep
+from .scheduler import Scheduler
+
+__all__ = ["RequestByte", "RequestService"]
+
+
+class RequestByte(data.StructLayout):
+    """A byte of a request; ``last`` without ``there`` ends one of no bytes."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "data": 8, "there": 1, "last": 1})
+
+
+class RequestService(wiring.Component):
+    """Reads requests, one at a time, hands them to the personality byte by byte and writes the byte it answers.
+
+    Requests of a row are served in their order. A request is read in lines of up to 128 bytes, one after the other. The answer goes to the
+    first writable byte; a chain without one is used with nothing written. Meant for commands: a byte takes a cycle, a line a round trip.
+
+    **Ordering**: the answer, then the used element. **Reset**: while ``drain`` nothing is read or handed on and all chains in the store are given
+    back; the personality forgets what it has. A failed read is a violation.
+
+    Parameters
+    ----------
+    data_width, rows, slots, groups, contexts : int
+    is_request : callable
+        Tells from a row (a Value) whether it is served here.
+
+    Members
+    -------
+    drain : ``In(1)``
+    chains_left : ``In(1)``
+        Some chain is in the store: while draining, it may be one of a request.
+    ready_rows : ``In(stream.Signature(row))``
+        Rows with a chain that became usable.
+    chains : ``Out(ChainPortSignature)``
+    reads : ``Out(stream.Signature(LineRead))``, answers : ``In(stream.Signature(LineAnswer))``
+    port, free : ``Out``
+        Bytes of a line, and its way back.
+    requests : ``Out(stream.Signature(RequestByte))``
+    responses : ``In(stream.Signature(8))``
+        One for each request, any time after its last byte.
+    writes : ``Out(stream.Signature(WriteBeat))``
+    used : ``Out(stream.Signature(UsedElement))``
+    retired_row, retired : ``In``/``Out`` arrays
+        Position behind the last chain given back (synchronous).
+    violation, idle : ``Out(1)``
+    sweep : ``In``
+    """
+
+    def __init__(self, *, data_width, rows, slots, groups, contexts, is_request):
+        self._data_width = data_width
+        self._rows = rows
+        self._is_request = is_request
+        row = row_width(rows)
+        super().__init__({
+            "drain": In(1),
+            "chains_left": In(1),
+            "ready_rows": In(stream.Signature(row)),
+            "chains": Out(ChainPortSignature(rows, slots, groups)),
+            "reads": Out(stream.Signature(LineRead(rows))),
+            "answers": In(stream.Signature(LineAnswer(rows, contexts))),
+            "port": Out(LinePortSignature(data_width, contexts)),
+            "free": Out(ContextFree(rows, contexts)),
+            "requests": Out(stream.Signature(RequestByte(rows))),
+            "responses": In(stream.Signature(8)),
+            "writes": Out(stream.Signature(WriteBeat(data_width))),
+            "used": Out(stream.Signature(UsedElement(rows))),
+            "retired_row": In(row).array(2),
+            "retired": Out(16).array(2),
+            "violation": Out(1),
+            "idle": Out(1),
+            "sweep": In(Sweep(rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = self._data_width // 8
+        m.submodules.scheduler = scheduler = Scheduler(rows=self._rows, kicks=2)
+        m.submodules.state = state = RowMemory(16, rows=self._rows, readers=3)
+        connect(m, flipped(self.sweep), state.sweep)
+        connect(m, flipped(self.ready_rows), scheduler.kicks[0])
+        drain_row = Signal(row_width(self._rows))
+        m.d.sync += drain_row.eq(drain_row + 1)
+
+        chains = self.chains
+        row, position = Signal(row_width(self._rows)), Signal(16)
+        slot, head = Signal.like(chains.slot), Signal(16)
+        chain = Signal(chains.chain.shape())
+        walked = Signal()
+        group, index = Signal.like(chain.group), Signal(range(GROUP_SEGMENTS))
+        segments_left = Signal.like(chain.segments)       # readable ones
+        address, left = Signal(64), Signal(LENGTH_WIDTH)  # of the segment at hand
+        length, byte = Signal(8), Signal(8)               # of the line; how many of its bytes were handed on
+        word = Signal(self._data_width)
+        context = Signal.like(self.port.context)
+        status = Signal(8)
+        line_left = Signal(8)
+        done = Signal()                                   # the chain is given back
+        m.d.comb += [
+            scheduler.kicks[1].valid.eq(self.drain & self.chains_left & self._is_request(drain_row)),
+            scheduler.kicks[1].payload.eq(drain_row),
+            state.read_row[0].eq(scheduler.visits.payload),
+            state.write_row.eq(row),
+            state.write_value.eq(position + 1),
+            chains.parsed_row.eq(Mux(scheduler.visits.ready, scheduler.visits.payload, row)),
+            chains.order_row.eq(row),
+            chains.order_position.eq(position),
+            chains.walked_slot.eq(chains.slot),
+            chains.chain_slot.eq(chains.slot),
+            chains.segment_group.eq(group),
+            chains.segment_index.eq(index),
+            chains.next_group_of.eq(group),
+            chains.release.payload.slot.eq(slot),
+            chains.release.payload.group.eq(chain.group),
+            chains.release.payload.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
+            line_left.eq(GRANULE_SIZE - address[:7]),
+            self.reads.payload.row.eq(row),
+            self.reads.payload.address.eq(address),
+            self.reads.payload.length.eq(length),
+            self.port.context.eq(context),
+            self.port.word.eq(byte >> (lanes - 1).bit_length()),
+            self.free.context.eq(context),
+            self.free.row.eq(row),
+            self.requests.payload.row.eq(row),
+            self.requests.payload.data.eq(word.word_select(byte[:(lanes - 1).bit_length()], 8)),
+            self.writes.payload.first.eq(1),
+            self.writes.payload.last.eq(1),
+            self.writes.payload.empty.eq(lanes - 1),
+            self.writes.payload.data.eq(status),
+            self.writes.payload.header.address.eq(address),
+            self.writes.payload.header.length.eq(1),
+            self.used.payload.row.eq(row),
+            self.used.payload.head.eq(head),
+            self.used.payload.written.eq(chain.writable != 0),
+            self.used.payload.ring_slots.eq(chain.ring_slots),
+        ]
+        for number in range(2):
+            m.d.comb += [state.read_row[number + 1].eq(self.retired_row[number]),
+                         self.retired[number].eq(state.read_value[number + 1])]
+
+        def step():
+            """The segment at hand is used up: look at the next one."""
+            m.d.sync += index.eq(index + 1)
+            with m.If(index == GROUP_SEGMENTS - 1):
+                m.d.sync += group.eq(chains.next_group)
+
+        with m.FSM(name="request"):
+            with m.State("IDLE"):
+                m.d.comb += [scheduler.visits.ready.eq(1), self.idle.eq(~scheduler.visits.valid)]
+                m.d.sync += row.eq(scheduler.visits.payload)
+                with m.If(scheduler.visits.valid):
+                    m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += chains.order_position.eq(state.read_value[0])
+                m.d.sync += position.eq(state.read_value[0])
+                m.next = "SLOT"
+                with m.If(state.read_value[0] == chains.parsed):
+                    m.next = "IDLE"
+            with m.State("SLOT"):
+                # The record is looked up in this cycle.
+                m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
+                m.next = "CHAIN"
+                with m.If(~chains.walked & ~self.drain):
+                    m.next = "IDLE"
+            with m.State("CHAIN"):
+                found = chains.chain
+                m.d.sync += [
+                    chain.eq(found), head.eq(chains.head), group.eq(found.group), index.eq(0),
+                    address.eq(found.address), left.eq(Mux(found.single, found.readable, 0)),
+                    segments_left.eq(Mux(found.single, 0, found.readable_segments)),
+                ]
+                m.next = "NEXT"
+                with m.If(self.drain):
+                    m.next = "RELEASE"
+
+            with m.State("NEXT"):
+                # The segment is looked up in this cycle.
+                m.next = "SEGMENT"
+                with m.If(self.drain):
+                    m.next = "RELEASE"
+                with m.Elif(left != 0):
+                    m.d.sync += length.eq(Mux(left < line_left, left, line_left))
+                    m.next = "READ"
+                with m.Elif(segments_left == 0):
+                    m.next = "RESPONSE"
+                    with m.If(chain.readable == 0):
+                        m.next = "EMPTY"
+            with m.State("SEGMENT"):
+                m.d.sync += [address.eq(chains.segment.address), left.eq(chains.segment.length),
+                             segments_left.eq(segments_left - 1)]
+                step()
+                m.next = "NEXT"
+            with m.State("READ"):
+                m.d.comb += self.reads.valid.eq(1)
+                with m.If(self.reads.ready):
+                    m.d.sync += [left.eq(left - length), address.eq(address + length), byte.eq(0)]
+                    m.next = "ARRIVE"
+            with m.State("ARRIVE"):
+                m.d.comb += self.answers.ready.eq(1)
+                m.d.sync += context.eq(self.answers.payload.context)
+                with m.If(self.answers.valid):
+                    m.next = "ASK_WORD"
+                    with m.If(self.answers.payload.error | self.drain):
+                        m.d.comb += self.violation.eq(self.answers.payload.error & ~self.drain)
+                        m.next = "FREE"
+            with m.State("ASK_WORD"):
+                m.d.comb += self.port.valid.eq(1)
+                with m.If(self.port.ready):
+                    m.next = "TAKE_WORD"
+            with m.State("TAKE_WORD"):
+                m.d.sync += word.eq(self.port.data)
+                m.next = "BYTE"
+            with m.State("BYTE"):
+                m.d.comb += [
+                    self.requests.valid.eq(~self.drain),
+                    self.requests.payload.there.eq(1),
+                    self.requests.payload.last.eq((byte + 1 == length) & (left == 0) & (segments_left == 0)),
+                ]
+                with m.If(self.requests.ready | self.drain):
+                    m.d.sync += byte.eq(byte + 1)
+                    with m.If((byte + 1 == length) | self.drain):
+                        m.next = "FREE"
+                    with m.Elif(byte[:(lanes - 1).bit_length()] == lanes - 1):
+                        m.next = "ASK_WORD"
+            with m.State("FREE"):
+                m.d.comb += self.free.valid.eq(1)
+                m.next = "NEXT"
+
+            with m.State("EMPTY"):
+                m.d.comb += [self.requests.valid.eq(~self.drain), self.requests.payload.last.eq(1)]
+                with m.If(self.requests.ready | self.drain):
+                    m.next = "RESPONSE"
+            with m.State("RESPONSE"):
+                # The first writable segment, behind the readable ones, is looked up meanwhile.
+                m.d.comb += self.responses.ready.eq(~self.drain)
+                m.d.sync += [status.eq(self.responses.payload),
+                             address.eq(Mux(chain.single, chain.address, chains.segment.address))]
+                with m.If(self.drain):
+                    m.next = "RELEASE"
+                with m.Elif(self.responses.valid):
+                    m.next = "WRITE"
+                    with m.If(chain.writable == 0):
+                        m.next = "USED"
+            with m.State("WRITE"):
+                m.d.comb += self.writes.valid.eq(1)
+                with m.If(self.writes.ready):
+                    m.next = "USED"
+            with m.State("USED"):
+                m.d.comb += self.used.valid.eq(~self.drain)
+                with m.If(self.used.ready | self.drain):
+                    m.next = "RELEASE"
+            with m.State("RELEASE"):
+                m.d.comb += [chains.release.valid.eq(1), done.eq(chains.release.ready), state.write_valid.eq(done)]
+                with m.If(done):
+                    m.d.sync += position.eq(position + 1)
+                    m.next = "AGAIN"
+            with m.State("AGAIN"):
+                m.next = "SLOT"
+                with m.If(position == chains.parsed):
+                    m.next = "IDLE"
+        return m

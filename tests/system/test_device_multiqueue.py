@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The control queue and several queue pairs: commands, steering, traffic on all of them."""
+
+import itertools
+import random
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+
+from unvirt_sim.driver.net import IN_ORDER, MULTIQUEUE, PACKED, WANTED, NetDriver
+from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, NetConfig, mask
+from unvirt_sim.harness_host import run_driver as go
+
+PAIRS = 4
+OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12}
+RINGS = {"split": WANTED | MULTIQUEUE, "packed": PACKED | MULTIQUEUE | IN_ORDER}
+
+
+def start(device, pairs=PAIRS, wanted=RINGS["split"], preset="default", **options):
+    simulation, host = device(preset, **OPTIONS, **options)
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=wanted, queue_size=32, interrupts="poll", pairs=pairs))
+    return simulation, host, driver
+
+
+def fill(driver, pairs=PAIRS, limit=16):
+    for number in range(pairs):
+        go(driver.pair(number).fill([1600], limit=limit))
+    driver.host.simulation.run(3000)
+
+
+def flow(number, kind, *, back=False):
+    """Return a frame of a flow, or one of its answers."""
+    ends = (10 + number, 1000 + 7 * number), (200, 80)
+    (source, sport), (target, dport) = reversed(ends) if back else ends
+    layer = {"tcp": TCP, "udp": UDP}[kind[:3]](sport=sport, dport=dport)
+    if kind.endswith("6"):
+        packet = IPv6(src=f"fe80::{source:x}", dst=f"fe80::1:{target:x}") / layer
+        if back:
+            packet = IPv6(src=f"fe80::1:{source:x}", dst=f"fe80::{target:x}") / layer
+    else:
+        packet = IP(src=f"10.0.0.{source}", dst=f"10.0.0.{target}") / layer
+    return bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01") / packet / bytes(30))
+
+
+def arrive(simulation, driver, frames, pairs=PAIRS):
+    """Send frames to the device; return {pair: frames} of where they came."""
+    for frame in frames:
+        simulation.send_frame(frame)
+    simulation.run(4000)
+    return {number: found for number in range(pairs) if (found := go(driver.pair(number).collect()))}
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_commands(device, wanted):
+    """VQ_PAIRS_SET takes 1 to the number of pairs and nothing else; what is malformed or unknown is answered by ERR and changes nothing.
+
+    Covers: NET-MQ-05, NET-MQ-08, NET-MQ-10
+    """
+    simulation, _, driver = start(device, pairs=1, wanted=wanted)
+    assert go(driver.device.config(NetConfig.MAX_VIRTQUEUE_PAIRS, 2)) == PAIRS
+    control = driver.control
+    for count in (1, 4, 2, 3):
+        assert go(control.set_pairs(count)) == CtrlAck.OK
+    for count in (0, 5, 0x104, 0xFFFF):
+        assert go(control.set_pairs(count)) == CtrlAck.ERR
+    for data in (b"", b"\1", b"\1\0\0", bytes(200), bytes(300)):
+        assert go(control.command(Ctrl.MQ_VQ_PAIRS_SET, data)) == CtrlAck.ERR, data
+    for kind in (Ctrl.RX_PROMISC, Ctrl.MAC_ADDR_SET, (4, 1), (255, 255)):
+        assert go(control.command(kind, b"\1\0")) == CtrlAck.ERR
+    # However it is cut, wherever the answer goes.
+    for cut in ([4], [1, 3], [1, 1, 1, 1], [3, 1], [2, 0, 2]):
+        assert go(control.command(Ctrl.MQ_VQ_PAIRS_SET, b"\2\0", cut=cut, ack=3)) == CtrlAck.OK
+    assert go(control.command(Ctrl.MQ_VQ_PAIRS_SET, b"\2\0", ack=0)) is None
+    assert simulation.violations == []
+
+
+def test_commands_without_multiqueue(device):
+    """Without MQ the control queue is number 2, and the number of pairs cannot be chosen."""
+    _, _, driver = start(device, pairs=1, wanted=WANTED | mask(Feature.CTRL_VQ))
+    assert go(driver.control.set_pairs(1)) == CtrlAck.ERR
+    go(driver.transmit(bytes(60)))
+    assert go(driver.wait_transmitted(1)) == 1
+
+
+def test_multiqueue_needs_the_control_queue(device):
+    """MQ is refused without CTRL_VQ. Covers: NET-FEAT-12"""
+    from unvirt_sim.driver.device import FeaturesRefused, VirtioDevice
+    _, host = device("default", **OPTIONS)
+    found = go(VirtioDevice.find(host))
+    go(found.start_negotiation())
+    with pytest.raises(FeaturesRefused):
+        go(found.finish_negotiation(mask(Feature.VERSION_1, Feature.MQ)))
+
+
+def test_one_pair_at_first(device):
+    """Until the number of pairs is chosen, and again after a reset, frames go to the first receive queue. Covers: NET-MQ-01"""
+    simulation, _, driver = start(device)
+    go(driver.stop())
+    go(driver.start(wanted=RINGS["split"], queue_size=32, interrupts="poll", pairs=PAIRS, choose=False))
+    fill(driver)
+    for number in range(12):
+        go(driver.pair(number % PAIRS).transmit(flow(number, "udp")))
+    simulation.run(4000)
+    assert set(arrive(simulation, driver, [flow(number, "udp", back=True) for number in range(12)])) == {0}
+
+
+@pytest.mark.parametrize("width", [32, 64, 256, 512])
+@pytest.mark.parametrize("kind", ["udp", "tcp", "udp6", "tcp6"])
+def test_answers_come_where_their_flow_was_sent(device, kind, width):
+    """The answer to a frame arrives on the pair that sent it, also after the flow moved to another. Covers: NET-MQ-06"""
+    rng = random.Random(f"{kind} {width}")
+    simulation, _, driver = start(device, data_width=width)
+    fill(driver)
+    for _ in range(3):
+        homes = {number: rng.randrange(PAIRS) for number in rng.sample(range(20), 6)}
+        used = set()
+        for number, home in homes.items():
+            go(driver.pair(home).transmit(flow(number, kind)))
+        simulation.run(3000)
+        for number, home in homes.items():
+            answer = flow(number, kind, back=True)
+            assert arrive(simulation, driver, [answer]) == {home: [answer]} or _shared(homes, number, kind)
+            used.add(home)
+        assert len(simulation.take_frames()) == len(homes)
+        for pair in range(PAIRS):
+            go(driver.pair(pair).reap())
+        fill(driver)
+
+
+def _shared(homes, number, kind):
+    """Return whether another flow has the same place in the table of 256: then it may have been sent later."""
+    def place(one):
+        frame = flow(one, kind)
+        start, ports = (22, 54) if kind.endswith("6") else (26, 34)
+        halves = [int.from_bytes(frame[at:at + 2], "little") for at in range(start, ports + 4, 2)]
+        total = 0
+        for half in halves:
+            total ^= half
+        return total & 0xFF ^ total >> 8
+    return any(other != number and place(other) == place(number) for other in homes)
+
+
+def test_fewer_pairs(device):
+    """Once a lower number of pairs is acknowledged no frame goes to a queue beyond it, though its flow was sent there. Covers: NET-MQ-02"""
+    simulation, _, driver = start(device)
+    fill(driver, limit=30)
+    for number in range(20):
+        go(driver.pair(number % PAIRS).transmit(flow(number, "udp")))
+    simulation.run(4000)
+    assert set(arrive(simulation, driver, [flow(number, "udp", back=True) for number in range(20)])) == {0, 1, 2, 3}
+    for pairs in (2, 1):
+        for number in range(12):
+            simulation.send_frame(flow(number, "udp", back=True))
+        assert go(driver.control.set_pairs(pairs)) == CtrlAck.OK
+        for number in range(PAIRS):
+            go(driver.pair(number).collect())
+        frames = [flow(number, "udp", back=True) for number in range(12)]
+        found = arrive(simulation, driver, frames)
+        assert set(found) <= set(range(pairs)) and sum(map(len, found.values())) == 12
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+@pytest.mark.parametrize("preset", ["default", "wide"])
+def test_all_pairs_send(device, preset, wanted):
+    """Frames of all transmit queues leave, those of one queue in their order; after a reset the number of pairs is chosen anew."""
+    rng = random.Random(preset)
+    for _ in range(2):
+        simulation, _, driver = start(device, wanted=wanted, preset=preset)
+        sent = {pair: [bytes([pair]) + rng.randbytes(rng.choice((59, 200, 1400))) for _ in range(24)] for pair in range(PAIRS)}
+        for round_ in range(24):
+            for pair in range(PAIRS):
+                go(driver.pair(pair).transmit(sent[pair][round_], publish=round_ % 4 == 3))
+        simulation.run(30_000)
+        found = [frame for _, frame, _ in simulation.take_frames()]
+        for pair, frames in sent.items():
+            assert [frame for frame in found if frame[0] == pair] == frames
+            assert go(driver.pair(pair).reap()) == 24
+        go(driver.stop())
+        go(driver.start(wanted=wanted, queue_size=32, interrupts="poll", pairs=2))
+        fill(driver, pairs=2)
+        frames = list(itertools.islice((flow(number, "udp") for number in itertools.count()), 16))
+        assert set(arrive(simulation, driver, frames, pairs=2)) <= {0, 1}
+        go(driver.stop())
