@@ -35,8 +35,9 @@ class DeviceConfig:
     """
 
     data_width: int = 64              # bits per beat, PCIe and MAC side
-    rows: int = 2                     # virtqueue rows, a power of two >= 2 * queue_pairs; with one more there is a control queue
+    rows: int = 2                     # virtqueue rows, a power of two that holds the queue pairs and the control queue
     queue_pairs: int = 1
+    control_queue: bool = False       # without it a network driver uses one queue pair only
     max_queue_size: int = 1024        # entries; what queue_size reads after reset
     msix_vectors: int = 4
     nonposted_depth: int = 16         # host reads that may wait; the credits advertised
@@ -61,8 +62,8 @@ class DeviceConfig:
                              f"not {self.data_width!r}")
         _check_power(self, "rows", 2, 512)
         _check_range(self, "queue_pairs", 1, 255)
-        if 2 * self.queue_pairs > self.rows:
-            raise ValueError(f"Rows must be at least twice the queue pairs ({self.queue_pairs}), "
+        if self.queues > self.rows:
+            raise ValueError(f"Rows must be at least twice the queue pairs ({self.queue_pairs}){' and one more' * self.control_queue}, "
                              f"not {self.rows!r}; raise rows or lower queue pairs")
         _check_power(self, "max_queue_size", 2, 32768)
         _check_range(self, "msix_vectors", 2, 2048)
@@ -73,12 +74,14 @@ class DeviceConfig:
             raise ValueError(f"Meta tags and data tags must sum to at most 256, not "
                              f"{self.meta_tags + self.data_tags}; lower one of them")
         _check_power(self, "meta_contexts", 16, 128)
-        _check_power(self, "chain_slots", 8, 1024)
+        _check_power(self, "chain_slots", 8, 2048)
         _check_power(self, "queue_window", 4, 512)
-        if 2 * self.queue_window > self.chain_slots:
-            raise ValueError(f"Queue window must be at most half of the chain slots "
-                             f"({self.chain_slots}), not {self.queue_window!r}; one queue would "
-                             f"starve the others")
+        # Receive buffers keep their slots until frames come: all receive queues together must leave some for the others.
+        pairs = self.queue_pairs if self.control_queue else 1
+        if 2 * pairs * self.queue_window > self.chain_slots:
+            raise ValueError(f"Queue window must be at most half of the chain slots ({self.chain_slots})"
+                             f"{f' for {pairs} queue pairs together' if pairs > 1 else ''}, "
+                             f"not {self.queue_window!r}; one queue would starve the others")
         _check_power(self, "segment_groups", 16, 512)
         _check_range(self, "max_chain", 8, 8 * self.segment_groups // 2)
         _check_power(self, "tx_buffer_size", 16384, 1 << 20)
@@ -96,14 +99,9 @@ class DeviceConfig:
         _check_range(self, "serial_number", 0, (1 << 64) - 1)
 
     @property
-    def has_control_queue(self):
-        """Whether there is a row for a control queue beside those of the queue pairs."""
-        return self.rows > 2 * self.queue_pairs
-
-    @property
     def queues(self):
         """Number of virtqueues."""
-        return 2 * self.queue_pairs + self.has_control_queue
+        return 2 * self.queue_pairs + self.control_queue
 
     def with_options(self, **options):
         """Return a copy with some parameters changed; unknown names raise TypeError."""
@@ -119,12 +117,12 @@ PRESETS = {
     "minimal": DeviceConfig(meta_tags=8, data_tags=24, meta_contexts=32, chain_slots=32,
                             queue_window=16, segment_groups=32, max_chain=32,
                             tx_buffer_size=16384, rx_buffer_size=16384, max_queue_size=256),
-    "default": DeviceConfig(rows=8, queue_pairs=1),
+    "default": DeviceConfig(rows=8, control_queue=True),
     # Four windows of chains: beside a queue that keeps a window for ever, and the quarter for queues that hold few, another still
     # gets a window of its own.
-    "wide": DeviceConfig(data_width=256, rows=8, meta_tags=32, data_tags=96, chain_slots=512,
+    "wide": DeviceConfig(data_width=256, rows=8, control_queue=True, meta_tags=32, data_tags=96, chain_slots=512,
                          queue_window=128, tx_buffer_size=65536, rx_buffer_size=65536),
-    "wide512": DeviceConfig(data_width=512, rows=8, meta_tags=48, data_tags=208, meta_contexts=128,
+    "wide512": DeviceConfig(data_width=512, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, tx_buffer_size=131072,
                             rx_buffer_size=131072),
 }

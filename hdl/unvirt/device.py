@@ -109,7 +109,7 @@ class VirtioNetDevice(wiring.Component):
         m.d.comb += control_row.eq(Mux(transport.engine.features[NetFeature.MQ], 2 * config.queue_pairs, 2))
 
         def is_request(row):
-            return (row == control_row) if config.has_control_queue else C(0, 1)
+            return (row == control_row) & transport.engine.features[NetFeature.CTRL_VQ] if config.control_queue else C(0, 1)
 
         m.submodules.engine = engine = QueueEngine(
             config, is_sink=lambda row: ~row[0] & ~is_request(row), is_request=is_request, header_size=NET_HEADER_SIZE,
@@ -124,13 +124,15 @@ class VirtioNetDevice(wiring.Component):
                                                     size=config.tx_buffer_size)
         m.submodules.receive = receive = Receive(config)
         m.submodules.control = control = ControlQueue(config)
-        m.submodules.steering = steering = Steering(data_width=config.data_width, pairs=config.queue_pairs)
 
         self._connect_pcie(m, attachment, completer, transport, dma_read, dma_write)
         self._connect_engine(m, attachment.attachment.control, transport, engine, dma_read,
                              dma_write)
         self._connect_net(m, transport, engine, transmit, receive)
-        self._connect_control(m, transport, engine, control, steering, transmit, receive)
+        self._connect_control(m, transport, engine, control, receive)
+        if config.queue_pairs > 1:
+            m.submodules.steering = steering = Steering(data_width=config.data_width, pairs=config.queue_pairs)
+            self._connect_steering(m, engine, control, steering, transmit, receive)
         m.d.comb += [
             self.stat_rx_dropped.eq(receive.stat_dropped | engine.stat_sink_dropped),
             self.stat_tx_dropped.eq(engine.stat_source_dropped),
@@ -224,7 +226,7 @@ class VirtioNetDevice(wiring.Component):
             transport.device_config.eq(fields),
         ]
 
-    def _connect_control(self, m, transport, engine, control, steering, transmit, receive):
+    def _connect_control(self, m, transport, engine, control, receive):
         connect(m, engine.requests, control.requests)
         connect(m, control.responses, engine.responses)
         m.d.comb += [
@@ -232,6 +234,10 @@ class VirtioNetDevice(wiring.Component):
             control.multiqueue.eq(transport.engine.features[NetFeature.MQ]),
             receive.mark.eq(control.changed),
             control.settled.eq(receive.settled),
+        ]
+
+    def _connect_steering(self, m, engine, control, steering, transmit, receive):
+        m.d.comb += [
             steering.drain.eq(engine.drain),
             steering.pairs.eq(control.pairs),
             steering.tx_valid.eq(transmit.sent_valid),

@@ -17,6 +17,7 @@ from scapy.utils import rdpcap
 
 from scripts import RESETS
 from unvirt_sim.cli import main
+from unvirt_sim.driver.spec import Feature, mask
 from unvirt_sim.guest.kernel import MODULES, build_initramfs, module_closure
 from unvirt_sim.guest.net.pcap import PcapngWriter
 from unvirt_sim.guest.packages import KERNELS, find_busybox, find_kernel, find_qemu
@@ -97,6 +98,38 @@ def test_linux_boots_pings_and_downloads(tmp_path):
     downloaded = sum(len(packet.data.data.data) for packet in map(dpkt.ethernet.Ethernet, frames)
                      if packet.dst == GUEST and isinstance(packet.data, dpkt.ip.IP) and isinstance(packet.data.data, dpkt.tcp.TCP))
     assert downloaded >= 1 << 20
+
+
+def test_linux_with_split_rings_and_flags():
+    """A device that offers neither packed rings nor EVENT_IDX: the driver takes split rings with suppression by flags."""
+    summary = boot(BootOptions(without=mask(Feature.RING_PACKED, Feature.EVENT_IDX)))
+    check_summary(summary.as_dict())
+    assert not {"RING_PACKED", "EVENT_IDX"} & set(summary.negotiated) and "NOTIFICATION_DATA" in summary.negotiated
+    assert summary.download["equal"] and None not in summary.pings
+
+
+def test_linux_with_four_queue_pairs():
+    """Linux takes a queue pair for each of its processors. Covers: NET-MQ-05"""
+    summary = boot(BootOptions(queue_pairs=4))
+    check_summary(summary.as_dict())
+    assert summary.queue_pairs == 4 and {"MQ", "CTRL_VQ", "RING_PACKED"} <= set(summary.negotiated)
+    assert summary.download["equal"] and None not in summary.pings
+
+
+RINGS = {"packed": 0, "packed flags": mask(Feature.EVENT_IDX), "split": mask(Feature.RING_PACKED),
+         "split flags": mask(Feature.RING_PACKED, Feature.EVENT_IDX)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [None, 4])
+@pytest.mark.parametrize("without", RINGS.values(), ids=RINGS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_rings(kernel, without, pairs):
+    """Every kernel with either ring, EVENT_IDX on and off, one queue pair and four."""
+    summary = boot(BootOptions(kernel=kernel, without=without, queue_pairs=pairs))
+    check_summary(summary.as_dict())
+    assert summary.queue_pairs == (pairs or 1)
+    assert summary.download["equal"] and None not in summary.pings
 
 
 @pytest.mark.slow

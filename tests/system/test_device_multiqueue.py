@@ -14,7 +14,7 @@ from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, NetConfig, mask
 from unvirt_sim.harness_host import run_driver as go
 
 PAIRS = 4
-OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12}
+OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 16}
 RINGS = {"split": WANTED | MULTIQUEUE, "packed": PACKED | MULTIQUEUE | IN_ORDER}
 
 
@@ -107,7 +107,7 @@ def test_one_pair_at_first(device):
     assert set(arrive(simulation, driver, [flow(number, "udp", back=True) for number in range(12)])) == {0}
 
 
-@pytest.mark.parametrize("width", [32, 64, 256, 512])
+@pytest.mark.parametrize("width", [32, 512])
 @pytest.mark.parametrize("kind", ["udp", "tcp", "udp6", "tcp6"])
 def test_answers_come_where_their_flow_was_sent(device, kind, width):
     """The answer to a frame arrives on the pair that sent it, also after the flow moved to another. Covers: NET-MQ-06"""

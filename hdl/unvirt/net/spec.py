@@ -44,7 +44,7 @@ CTRL_MQ, CTRL_MQ_VQ_PAIRS_SET = 4, 0
 def net_features(config):
     """Return the feature bits that a device of this configuration offers."""
     absent = set()
-    if not config.has_control_queue:
+    if not config.control_queue:
         absent = {NetFeature.CTRL_VQ, NetFeature.MQ}
     elif config.queue_pairs == 1:
         absent = {NetFeature.MQ}

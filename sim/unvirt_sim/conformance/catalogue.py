@@ -5,7 +5,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from unvirt.net.spec import NET_FEATURES
+from unvirt.net.spec import NET_FEATURES, net_features
 from unvirt.virtio.spec import VIRTIO_FEATURES
 
 __all__ = ["Requirement", "load", "offered_features"]
@@ -42,7 +42,7 @@ def load(path=_FILE):
         return {row["id"]: Requirement(**row) for row in csv.DictReader(file)}
 
 
-def offered_features():
-    """Return the names of the features the generated device offers."""
+def offered_features(config=None):
+    """Return the names of the features that a device of this configuration offers, by default one that has everything."""
     return ({f"VIRTIO_F_{feature.name}" for feature in VIRTIO_FEATURES}
-            | {f"VIRTIO_NET_F_{feature.name}" for feature in NET_FEATURES})
+            | {f"VIRTIO_NET_F_{feature.name}" for feature in (NET_FEATURES if config is None else net_features(config))})

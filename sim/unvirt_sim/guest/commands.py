@@ -52,6 +52,7 @@ def _features(context, parameter, names):
 def _device_options(command):
     """Give a command the options that say what the simulated device is."""
     for option in (
+            click.option("--queue-pairs", type=int, metavar="N", help="Queue pairs, 1 to 255; the guest of boot gets as many processors, at most 4."),
             click.option("--queue-size", type=int, metavar="N", help="Largest size of a virtqueue, a power of two up to 32768."),
             click.option("--without", multiple=True, callback=_features, metavar="FEATURE",
                          help="Do not offer a feature, as RING_PACKED or EVENT_IDX; may be repeated."),

@@ -52,6 +52,7 @@ device=/sys/class/net/eth0
 if [ -e $device ]; then
     say "device $(uptime)"
     say "driver $(basename "$(readlink -f $device/device/driver)") $(cat $device/device/features 2>/dev/null)"
+    say "queues $(ls -d $device/queues/rx-* | wc -l)"
     say "mac $(cat $device/address) mtu $(cat $device/mtu)"
     ip link set lo up
     ip link set eth0 up || fail "eth0 does not come up"

@@ -41,13 +41,15 @@ class QemuProcess:
         Give the console to the terminal instead of recording it.
     append
         More words for the kernel's command line.
+    processors
+        Of the guest: Linux uses as many queue pairs.
     """
 
-    def __init__(self, program, kernel, initramfs, device, folder, *, interactive=False, append=""):
+    def __init__(self, program, kernel, initramfs, device, folder, *, interactive=False, append="", processors=1):
         serial = ["-serial", "stdio"]
         if interactive:
             serial = ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console", "-mon", "chardev=console"]
-        command = [*program.command, *machine_options(), "-accel", "tcg", "-cpu", "max", "-smp", "1", "-nodefaults", "-no-reboot",
+        command = [*program.command, *machine_options(), "-accel", "tcg", "-cpu", "max", "-smp", str(processors), "-nodefaults", "-no-reboot",
                    "-display", "none", *serial, "-kernel", str(kernel), "-initrd", str(initramfs),
                    "-append", f"console=ttyS0 panic=-1 quiet {append}".strip(), *device]
         (folder / "qemu.command").write_text(" ".join(command) + "\n")

@@ -37,6 +37,7 @@ class ServeOptions:
     net: str = "echo"
     pcap: str | None = None
     preset: str = "default"
+    queue_pairs: int | None = None
     queue_size: int | None = None
     without: int = 0
     """Feature bits not to offer."""
@@ -79,11 +80,26 @@ def make_simulation(options, say=lambda text: None):
     return simulation
 
 
+def _pool(config, pairs):
+    """Return sizes of a pool of chains that holds the receive buffers of all queue pairs and as many others."""
+    if not 1 <= pairs <= 255:
+        return {}
+    window = config.queue_window
+    while 2 * pairs * window > 2048:
+        window //= 2
+    return {"queue_window": window, "chain_slots": max(config.chain_slots, 1 << (2 * pairs * window - 1).bit_length())}
+
+
 def _config(options):
     from unvirt.config import preset
 
     sizes = {} if options.queue_size is None else {"max_queue_size": options.queue_size}
     try:
+        if options.queue_pairs is not None:
+            pairs = options.queue_pairs
+            # A vector for each queue but the control queue, and one for changes of the configuration.
+            sizes |= {"queue_pairs": pairs, "control_queue": True, "rows": max(4, 1 << (2 * pairs).bit_length() if 1 <= pairs <= 255 else 4),
+                      "msix_vectors": max(4, 2 * pairs + 2), **_pool(preset(options.preset), pairs)}
         return preset(options.preset).with_options(**sizes)
     except ValueError as error:
         raise SetupError(f"{error}.") from error
@@ -209,7 +225,8 @@ def _boot(options, folder, qemu, busybox, script, simulation, say, show):
             device = ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,bus=rp0,disable-legacy=on,romfile="]
         say(f"Starting Linux {summary.release} on QEMU {qemu.version}")
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        process = QemuProcess(qemu, kernel, initramfs, device, folder, interactive=options.shell, append=options.append)
+        process = QemuProcess(qemu, kernel, initramfs, device, folder, interactive=options.shell, append=options.append,
+                              processors=min(options.queue_pairs or 1, 4))
         stack.callback(process.close)
         watch = ConsoleWatch(summary, say, show, content)
         try:

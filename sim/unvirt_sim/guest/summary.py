@@ -29,6 +29,8 @@ class Summary:
     driver: str | None = None
     negotiated: list = field(default_factory=list)
     """Names of the features that driver and device agreed on."""
+    queue_pairs: int | None = None
+    """How many of them the guest has."""
     address: str | None = None
     pings: list = field(default_factory=list)
     """Per ping: ``guest_ms`` as the guest measured it, or None when lost."""
@@ -67,7 +69,7 @@ class Summary:
         table.add_row("guest", f"Linux {self.release or 'that never spoke'} on QEMU {self.qemu}")
         table.add_row("device", f"{self.device}, preset {self.preset}, network {self.network}")
         if self.negotiated:
-            table.add_row("negotiated", ", ".join(self.negotiated))
+            table.add_row("negotiated", ", ".join(self.negotiated) + f"; {self.queue_pairs} queue pairs")
         table.add_row("from QEMU start", f"init {seconds(self.init_seconds)}, device {seconds(self.device_seconds)}, first ping "
                                          f"{seconds(self.first_ping_seconds)}, end {seconds(self.total_seconds)}")
         if self.pings:

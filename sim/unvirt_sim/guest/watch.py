@@ -60,6 +60,9 @@ class ConsoleWatch:
         self._summary.driver = words[0]
         self._summary.negotiated = negotiated(words[1]) if len(words) > 1 else []
 
+    def _on_queues(self, seconds, words):
+        self._summary.queue_pairs = int(words[0])
+
     def _on_address(self, seconds, words):
         self._summary.address, self._summary.address_seconds = words[0], seconds
         self._say(f"{seconds:6.1f} s  eth0 has {words[0]}")
