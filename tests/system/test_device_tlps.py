@@ -22,6 +22,11 @@ def registers(request, device, small):
     return go(VirtioDevice.find(host))
 
 
+def answers(device):
+    """Return whether the device still answers a register read, with what it has: two queues, or three with the control queue."""
+    return go(device.get("num_queues")) in (2, 3)
+
+
 def bar(device):
     return device.function.bars[0].address
 
@@ -117,7 +122,7 @@ def test_unsupported_requests(registers, what, dws):
     (status, _, _, data), = ask(simulation, dws)
     assert status == UNSUPPORTED and not data, what
     assert simulation.counters["unsupported"] == before + 1
-    assert go(registers.get("num_queues")) == 2
+    assert answers(registers)
 
 
 def test_poisoned_configuration_write(registers):
@@ -135,7 +140,7 @@ def test_posted_requests_to_nowhere_are_dropped(registers):
                 [tlps.swapped(0x34 << 24), tlps.swapped(0x7F), 0, 0]):
         simulation.inject(dws)
     assert go(registers.get("driver_feature_select")) == 0
-    assert go(registers.get("num_queues")) == 2
+    assert answers(registers)
 
 
 def test_unexpected_completions_are_dropped(registers):
@@ -145,7 +150,7 @@ def test_unexpected_completions_are_dropped(registers):
         simulation.inject(tlps.completion(tag, data=[1, 2, 3, 4]))
         simulation.inject(tlps.completion(tag, data=[1], poisoned=True))
         simulation.inject(tlps.completion(tag, status=1, count=4))
-    assert go(registers.get("num_queues")) == 2
+    assert answers(registers)
     go(registers.negotiate(1 << 32))
     queue = go(registers.setup_queue(1, size=4))
     go(registers.driver_ok())

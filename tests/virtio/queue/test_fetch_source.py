@@ -22,10 +22,10 @@ class Bench(Elaboratable):
     def __init__(self, config):
         self.config = config
         self.fetch = FetchSide(config, is_sink=lambda row: ~row[0])
-        self.source = SourceService(config, is_sink=lambda row: ~row[0],
+        self.source = SourceService(config, is_source=lambda row: row[0],
                                     start_offset=packet_start(config.data_width),
                                     shortest=NET_HEADER_SIZE + 14)
-        self.transmit = Transmit(data_width=config.data_width, size=config.tx_buffer_size)
+        self.transmit = Transmit(data_width=config.data_width, rows=config.rows, size=config.tx_buffer_size)
         self.drain = Signal()
 
     def elaborate(self, platform):

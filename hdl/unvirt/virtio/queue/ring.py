@@ -119,6 +119,11 @@ class RingParser(wiring.Component):
                 waiting.i.payload.added.eq(index),
             ]
 
+        def finish():
+            """All of the line is known. Its context goes back before the controller hears of it, which may itself be waiting for a context."""
+            m.d.comb += self.free.valid.eq(1)
+            m.next = "FINISH"
+
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid)
@@ -180,17 +185,16 @@ class RingParser(wiring.Component):
                     with m.If(self.reads.ready):
                         m.d.sync += run_count.eq(0)
                         with m.If(index == answer.count):
-                            m.next = "FINISH"
+                            finish()
                         with m.Elif(index[:entry_bits] == 0):
                             m.next = "ASK_WORD"
                         with m.Else():
                             m.next = "HEADS"
             with m.State("ABANDON"):
                 m.d.comb += self.unused.eq(answer.count - Mux(index > job.added, index, job.added))
-                m.next = "FINISH"
+                finish()
             with m.State("FINISH"):
                 m.d.comb += self.finished.valid.eq(1)
                 with m.If(self.finished.ready):
-                    m.d.comb += self.free.valid.eq(1)
                     m.next = "IDLE"
         return m
