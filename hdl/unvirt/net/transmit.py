@@ -15,7 +15,6 @@ from .spec import NET_HEADER_SIZE
 __all__ = ["MacBeat", "Transmit", "packet_start"]
 
 
-
 class MacBeat(data.StructLayout):
     """One beat of an Ethernet frame without preamble and FCS; ``error`` counts on the last beat."""
 
@@ -34,7 +33,7 @@ def packet_start(data_width):
 class Transmit(wiring.Component):
     """Sends packets of the transmit buffer as frames.
 
-    Latency three cycles from packet to first beat, then one beat per cycle without a gap; two idle cycles between frames. The MAC may
+    Latency three cycles from packet to first beat, then one beat per cycle without a gap, also between frames. The MAC may
     stall between and within frames. When ``drain`` comes while a frame is under way, the rest of it is replaced by one last beat with ``error``;
     packets that wait are given back unsent. Granules go back when their last word was read.
 
@@ -91,6 +90,7 @@ class Transmit(wiring.Component):
         # What was asked for in the previous cycle.
         arrived = Signal()
         arrived_first, arrived_last = Signal(), Signal()
+        arrived_row = Signal.like(packet.row)
         arrived_empty = Signal(range(max(2, lanes)))
         abort = Signal()
 
@@ -107,30 +107,41 @@ class Transmit(wiring.Component):
             output.i.payload.empty.eq(arrived_empty),
             self.sent_valid.eq(arrived),
             self.sent.eq(output.i.payload),
-            self.sent_row.eq(packet.row),
+            self.sent_row.eq(arrived_row),
         ]
         m.d.sync += [
             arrived.eq(reading),
             arrived_first.eq(first),
+            arrived_row.eq(packet.row),
             arrived_last.eq(left <= lanes),
             arrived_empty.eq(Mux(left < lanes, (lanes - left)[:len(arrived_empty)], 0)),
         ]
 
+        def accept():
+            """Take the next packet, if there is one."""
+            m.d.comb += self.packets.ready.eq(~abort | self.drain | self.packets.payload.discard)
+            m.d.sync += [
+                packet.eq(self.packets.payload),
+                granule.eq(self.packets.payload.first),
+                word.eq(first_word),
+                left.eq(self.packets.payload.length - NET_HEADER_SIZE),
+                first.eq(1),
+            ]
+            m.next = "IDLE"
+            with m.If(self.packets.valid & self.packets.ready):
+                m.next = "READ"
+                with m.If(self.packets.payload.discard | self.drain):
+                    m.next = "FREE"
+
+        def give_back():
+            m.d.comb += self.free.valid.eq(1)
+            m.next = "FREE"
+            with m.If(self.free.ready):
+                accept()
+
         with m.FSM(name="transmit"):
             with m.State("IDLE"):
-                m.d.comb += self.packets.ready.eq(~abort | self.drain
-                                                   | self.packets.payload.discard)
-                m.d.sync += [
-                    packet.eq(self.packets.payload),
-                    granule.eq(self.packets.payload.first),
-                    word.eq(first_word),
-                    left.eq(self.packets.payload.length - NET_HEADER_SIZE),
-                    first.eq(1),
-                ]
-                with m.If(self.packets.valid & self.packets.ready):
-                    m.next = "READ"
-                    with m.If(self.packets.payload.discard | self.drain):
-                        m.next = "FREE"
+                accept()
             with m.State("READ"):
                 m.d.comb += reading.eq((output.level + arrived < 3) & ~self.drain)
                 with m.If(self.drain):
@@ -141,11 +152,10 @@ class Transmit(wiring.Component):
                     with m.If(word == words - 1):
                         m.d.sync += [word.eq(0), granule.eq(self.next)]
                     with m.If(left <= lanes):
-                        m.next = "FREE"
+                        # The last word is read in this cycle, so its granule may go.
+                        give_back()
             with m.State("FREE"):
-                m.d.comb += self.free.valid.eq(1)
-                with m.If(self.free.ready):
-                    m.next = "IDLE"
+                give_back()
 
         # A frame that was begun must end. Nothing waits for that beat but the next frame: a dead MAC
         # keeps no granule and no reset waiting.

@@ -162,7 +162,7 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, pol
                     drivers[row].free += outstanding.pop((row, head))
             # A polite driver that waits for its buffers to come back shows a missed one as a hang. Then it publishes once, at about the
             # time at which notifications come on again, and waits once more.
-            if polite and (probing or rng.random() < 0.3):
+            if polite and (probing or rng.random() < 0.1):
                 probing = not probing
                 for _ in range(5000):
                     if not outstanding:

@@ -50,7 +50,7 @@ class DescriptorItem(data.StructLayout):
 class DescriptorReader(wiring.Component):
     """Reads lines that have arrived and hands out their descriptors in order.
 
-    Two cycles per word of buffer memory plus one per descriptor. ``skip``, given with an accepted item,
+    A cycle per word of buffer memory and one per descriptor, one more for the first word. ``skip``, given with an accepted item,
     drops the rest of its line. The context of a descriptor line goes back with its last item; one of a walk stays
     with its walk.
 
@@ -104,16 +104,20 @@ class DescriptorReader(wiring.Component):
             self.free.context.eq(answer.context),
             self.free.row.eq(answer.row),
         ]
+        following = Signal(4)
+        m.d.comb += following.eq(index + 1)
         if per_word > 1:
-            m.d.comb += [
-                raw.eq(word.word_select(index[:per_word.bit_length() - 1], size)),
-                self.port.word.eq(index >> (per_word.bit_length() - 1)),
-            ]
+            m.d.comb += raw.eq(word.word_select(index[:per_word.bit_length() - 1], size))
         else:
-            m.d.comb += [
-                raw.eq(word),
-                self.port.word.eq(index * parts + part),
-            ]
+            m.d.comb += raw.eq(word)
+
+        def ask(index, part):
+            """Read the word that holds this part of this descriptor."""
+            m.d.comb += [self.port.valid.eq(1),
+                         self.port.word.eq(index >> (per_word.bit_length() - 1) if per_word > 1 else index * parts + part)]
+            m.next = "ASK_WORD"
+            with m.If(self.port.ready):
+                m.next = "TAKE_WORD"
 
         with m.FSM(name="descriptor_reader"):
             with m.State("IDLE"):
@@ -125,9 +129,7 @@ class DescriptorReader(wiring.Component):
                     with m.If(self.answers.payload.error):
                         m.next = "GIVE"
             with m.State("ASK_WORD"):
-                m.d.comb += self.port.valid.eq(1)
-                with m.If(self.port.ready):
-                    m.next = "TAKE_WORD"
+                ask(index, part)
             with m.State("TAKE_WORD"):
                 if parts == 1:
                     m.d.sync += word.eq(self.port.data)
@@ -135,17 +137,18 @@ class DescriptorReader(wiring.Component):
                 else:
                     # The first part ends up lowest after all have been shifted in.
                     m.d.sync += [word.eq(Cat(word[width:], self.port.data)), part.eq(part + 1)]
-                    m.next = "ASK_WORD"
                     with m.If(part == parts - 1):
                         m.next = "GIVE"
+                    with m.Else():
+                        ask(index, part + 1)
             with m.State("GIVE"):
                 m.d.comb += self.items.valid.eq(1)
                 with m.If(self.items.ready):
                     m.d.sync += [index.eq(index + 1), part.eq(0)]
-                    m.next = "ASK_WORD"
-                    if per_word > 1:
-                        with m.If(index[:per_word.bit_length() - 1] != per_word - 1):
-                            m.next = "GIVE"
+                    with m.If(following[:per_word.bit_length() - 1] != 0):
+                        m.next = "GIVE"
+                    with m.Else():
+                        ask(following, 0)
                     with m.If(item.last | self.skip):
                         m.d.comb += self.free.valid.eq(~answer.walk)
                         m.next = "IDLE"

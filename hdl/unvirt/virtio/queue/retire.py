@@ -133,9 +133,9 @@ class FetchTracker(wiring.Component):
 class SourceRetire(wiring.Component):
     """Hands complete packets to the personality and their chains to the used ring, in queue order.
 
-    Four cycles a packet. A chain is used once its data was fetched completely, whether it is sent or dropped [DER-TX-02]. A
-    failed packet is given back unsent and unused: the function has stopped. While ``drain`` nothing is used; packets still go to
-    the personality, which discards them.
+    Two cycles a packet; the next one is looked up meanwhile. A chain is used once its data was fetched completely, whether it is sent or
+    dropped [DER-TX-02]. A failed packet is given back unsent and unused: the function has stopped. While ``drain`` nothing is used; packets
+    still go to the personality, which discards them.
 
     Members
     -------
@@ -190,10 +190,14 @@ class SourceRetire(wiring.Component):
         now = Signal(SourceRow)
         issued = Signal(16)
         slot = Signal(range(self._slots))
-        position = Signal(16)
+        position, following = Signal(16), Signal(16)
         chains = self.chains
-        sent, given, released = Signal(), Signal(), Signal()
+        sent, given = Signal(), Signal()
         walked, discard = Signal(), Signal()
+        # What was looked up for the packet at hand.
+        chain = Signal(chains.chain.shape())
+        head = Signal(16)
+        info = Signal(self.info.shape())
 
         m.d.comb += [
             state.read_row[0].eq(self.visits.payload),
@@ -204,14 +208,13 @@ class SourceRetire(wiring.Component):
             chains.walked_slot.eq(chains.slot),
             self.info_slot.eq(chains.slot),
             self.tracker_slot.eq(slot),
+            position.eq(following),
+            following.eq(now.position + 1),
             state.write_row.eq(row),
-            state.write_value.eq(now),
+            state.write_value.position.eq(following),
+            state.write_value.granules.eq(now.granules + info.count),
         ]
 
-        # Outputs of the stages stay as they were presented in the lookup cycle.
-        chain = Signal(chains.chain.shape())
-        head = Signal(16)
-        info = Signal(self.info.shape())
         packet, used, release = self.packets.payload, self.used.payload, chains.release.payload
         m.d.comb += [
             packet.row.eq(row), packet.first.eq(info.first), packet.last.eq(info.last), packet.count.eq(info.count),
@@ -221,6 +224,11 @@ class SourceRetire(wiring.Component):
             release.slot.eq(slot), release.group.eq(chain.group),
             release.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
         ]
+
+        def look():
+            """Go on with the chain at `position` of the cycle before: its record is looked up in this cycle, so now it is good or not."""
+            m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
+            m.next = "TEST"
 
         with m.FSM(name="source_retire"):
             with m.State("IDLE"):
@@ -236,9 +244,7 @@ class SourceRetire(wiring.Component):
                 with m.If(found.position == self.issued.position):
                     m.next = "IDLE"
             with m.State("SLOT"):
-                # The record is looked up in this cycle, so this is the time at which it is good or not.
-                m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
-                m.next = "TEST"
+                look()
             with m.State("TEST"):
                 m.d.sync += [
                     chain.eq(chains.chain), head.eq(chains.head), info.eq(self.info),
@@ -246,7 +252,6 @@ class SourceRetire(wiring.Component):
                     sent.eq(self.info.drop),
                     # An unused chain of a stopped function: only its memory goes back.
                     given.eq(self.drain | (~self.info.drop & self.tracker_failed)),
-                    released.eq(0),
                 ]
                 m.next = "GIVE"
                 with m.If(~self.info.drop & ~self.tracker_complete):
@@ -255,22 +260,15 @@ class SourceRetire(wiring.Component):
                 m.d.comb += [
                     self.packets.valid.eq(~sent),
                     self.used.valid.eq(~given),
-                    chains.release.valid.eq(~released),
+                    # Last: the slot's next packet may be complete soon after.
+                    chains.release.valid.eq((sent | self.packets.ready) & (given | self.used.ready)),
                 ]
-                m.d.sync += [
-                    sent.eq(sent | self.packets.ready),
-                    given.eq(given | self.used.ready),
-                    released.eq(released | chains.release.ready),
-                ]
-                with m.If((sent | self.packets.ready) & (given | self.used.ready)
-                          & (released | chains.release.ready)):
-                    m.d.comb += self.tracker_clear.eq(~info.drop)
-                    m.d.sync += [now.position.eq(now.position + 1),
-                                 now.granules.eq(now.granules + info.count)]
-                    m.next = "STORE"
-            with m.State("STORE"):
-                m.d.comb += [state.write_valid.eq(1), position.eq(now.position)]
-                m.next = "SLOT"
-                with m.If(now.position == issued):
-                    m.next = "IDLE"
+                m.d.sync += [sent.eq(sent | self.packets.ready), given.eq(given | self.used.ready)]
+                with m.If(chains.release.valid & chains.release.ready):
+                    m.d.comb += [self.tracker_clear.eq(~info.drop), state.write_valid.eq(1)]
+                    m.d.sync += now.eq(state.write_value)
+                    with m.If(following == issued):
+                        m.next = "IDLE"
+                    with m.Else():
+                        look()
         return m

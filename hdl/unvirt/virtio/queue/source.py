@@ -50,10 +50,10 @@ class FetchCount(data.StructLayout):
 class SourceIssue(wiring.Component):
     """Reserves buffer space for a whole packet and issues its reads.
 
-    A packet begins when its chain is walked and all of its granules are free; five cycles for one of a single short segment, and one more per
-    further piece or granule. Up to ``burst`` packets of a row in a visit, then the row goes to the tail. A row may not begin a packet while half
-    of the tags, or half of the buffer, serve its unfinished packets: reads that are never answered stop one row only. Packets that are too
-    short or too long are dropped: not fetched, but retired in order.
+    A packet begins when its chain is walked and all of its granules are free; three cycles for one of a single short segment, and one more per
+    further piece or granule. The chain that follows is looked up meanwhile. Up to ``burst`` packets of a row in a visit, then the row goes to
+    the tail. A row may not begin a packet while half of the tags, or half of the buffer, serve its unfinished packets: reads that are never
+    answered stop one row only. Packets that are too short or too long are dropped: not fetched, but retired in order.
 
     While ``drain`` every chain in the store is passed on as dropped.
 
@@ -145,8 +145,10 @@ class SourceIssue(wiring.Component):
         last_piece = Signal()
 
         chains = self.chains
-        position = Signal(16)
+        position, following = Signal(16), Signal(16)
         m.d.comb += [
+            position.eq(now.position),
+            following.eq(now.position + 1),
             state.read_row[0].eq(self.visits.payload),
             self.progress_row.eq(self.visits.payload),
             chains.parsed_row.eq(self.visits.payload),
@@ -191,10 +193,30 @@ class SourceIssue(wiring.Component):
             self.pieces.payload.buffer.eq(Cat(offset[:7], granule)),
         ]
 
+        def look(pieces=0):
+            """Go on with the chain at `position` of the cycle before: its slot is known, its record looked up in this cycle."""
+            m.d.sync += [
+                slot.eq(chains.slot),
+                held_granules.eq(wrap_sub(now.granules, retired.granules)),
+                held_pieces.eq(wrap_sub(now.pieces + pieces, done)),
+            ]
+            m.next = "CHAIN"
+            with m.If(~chains.walked & ~self.drain):
+                m.next = "IDLE"
+
+        def go_on(pieces=0):
+            """The packet at hand is under way."""
+            with m.If(now.position == parsed):
+                m.next = "IDLE"
+            with m.Elif(budget == 0):
+                m.next = "AGAIN"
+            with m.Else():
+                look(pieces)
+
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
                 m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
-                m.d.sync += [row.eq(self.visits.payload), budget.eq(self._burst - 1)]
+                m.d.sync += [row.eq(self.visits.payload), budget.eq(self._burst)]
                 with m.If(self.visits.valid):
                     m.next = "LOAD"
             with m.State("LOAD"):
@@ -208,15 +230,7 @@ class SourceIssue(wiring.Component):
                 with m.If(found.position == chains.parsed):
                     m.next = "IDLE"
             with m.State("SLOT"):
-                # The chain record of this slot is looked up in this cycle.
-                m.d.sync += [
-                    slot.eq(chains.slot),
-                    held_granules.eq(wrap_sub(now.granules, retired.granules)),
-                    held_pieces.eq(wrap_sub(now.pieces, done)),
-                ]
-                m.next = "CHAIN"
-                with m.If(~chains.walked & ~self.drain):
-                    m.next = "IDLE"
+                look()
             with m.State("CHAIN"):
                 size = chains.chain.readable
                 bad = (size < self._shortest) | (size > self._longest) | self.drain
@@ -236,18 +250,19 @@ class SourceIssue(wiring.Component):
                 half = self._granules // 2
                 crowded = ((held_granules != 0) & (held_granules + need > half)) \
                     | (held_pieces >= max(1, self._tags // 2))
+                m.d.comb += position.eq(following)
                 m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head),
-                             first.eq(self.pool_head)]
+                             first.eq(self.pool_head), budget.eq(budget - 1)]
                 with m.If(drop):
                     m.d.comb += self.stat_dropped.eq(~self.drain)
                     m.d.comb += self.info_valid.eq(1)
-                    m.d.sync += now.position.eq(now.position + 1)
+                    m.d.sync += now.position.eq(following)
                     m.next = "STORE_DROPPED"
                 with m.Elif((need > self.pool_count) | crowded):
                     m.next = "AGAIN"
                 with m.Else():
                     m.d.comb += self.pool_take.eq(1)
-                    m.d.sync += [now.position.eq(now.position + 1),
+                    m.d.sync += [now.position.eq(following),
                                  now.granules.eq(now.granules + need)]
                     m.next = "PIECE"
                     with m.If(~chain.single):
@@ -258,7 +273,7 @@ class SourceIssue(wiring.Component):
             with m.State("DROPPED"):
                 m.d.comb += self.dropped.valid.eq(1)
                 with m.If(self.dropped.ready):
-                    m.next = "NEXT"
+                    go_on()
 
             with m.State("SEGMENT"):
                 # The segment is looked up in this cycle.
@@ -289,6 +304,7 @@ class SourceIssue(wiring.Component):
                         self.info_valid.eq(self.pieces.ready & last_piece),
                         # Not before: until then the slot shows what became of the packet that had it last.
                         state.write_valid.eq(self.info_valid),
+                        state.write_value.pieces.eq(now.pieces + 1),
                     ]
                     with m.If(self.pieces.ready):
                         m.d.sync += [
@@ -297,20 +313,9 @@ class SourceIssue(wiring.Component):
                             count.eq(count + 1), now.pieces.eq(now.pieces + 1),
                         ]
                         with m.If(last_piece):
-                            m.next = "FINISH"
+                            go_on(pieces=1)
                         with m.Elif(left == length):
                             m.next = "SEGMENT"
-            with m.State("FINISH"):
-                m.d.comb += state.write_valid.eq(1)
-                m.next = "NEXT"
-            with m.State("NEXT"):
-                m.d.comb += position.eq(now.position)
-                m.d.sync += budget.eq(budget - 1)
-                m.next = "SLOT"
-                with m.If(now.position == parsed):
-                    m.next = "IDLE"
-                with m.Elif(budget == 0):
-                    m.next = "AGAIN"
             with m.State("AGAIN"):
                 m.d.comb += self.again.valid.eq(1)
                 with m.If(self.again.ready):

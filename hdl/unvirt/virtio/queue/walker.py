@@ -32,7 +32,7 @@ def _saturated(length):
 class Walker(wiring.Component):
     """Completes chains: a single descriptor at once, longer ones by walking in one of several contexts.
 
-    A head with neither NEXT nor INDIRECT takes three cycles. Every other chain waits for a walk context, reads its table in lines of four
+    A head with neither NEXT nor INDIRECT takes two cycles. Every other chain waits for a walk context, reads its table in lines of four
     (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. At most
     half of the contexts serve one row. Segment groups are shared half and half between source and sink rows; the last ``chain_groups`` of a
     half are for chains at the head of their queue, and a walk that finds none gives its own back and starts again later: so chains that
@@ -191,20 +191,11 @@ class Walker(wiring.Component):
         def accept(skip):
             m.d.comb += [self.items.ready.eq(from_item), self.skip.eq(skip)]
 
-        def record_chain(single):
-            m.d.comb += [
-                store.chain_valid.eq(1),
-                store.chain.single.eq(single),
-                store.chain.address.eq(desc.address),
-                store.chain.readable.eq(state.readable),
-                store.chain.writable.eq(state.writable),
-                store.chain.group.eq(state.group),
-                store.chain.groups.eq(state.groups),
-                store.chain.segments.eq(state.segments),
-                store.chain.readable_segments.eq(state.readable_segments),
-                store.chain.id.eq(Mux(single | ~state.indirect, desc.next, state.id)),
-                store.chain.ring_slots.eq(1 if single else state.ring_slots),
-            ]
+        def record_chain(**fields):
+            """The chain at hand is complete; ``fields`` are those that its walk's state does not have."""
+            m.d.comb += store.chain_valid.eq(1)
+            for name in ("address", "readable", "writable", "single", "group", "groups", "segments", "readable_segments", "id", "ring_slots"):
+                m.d.comb += store.chain[name].eq(fields[name] if name in fields else state[name])
 
         with m.If(free_walk):
             m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
@@ -226,12 +217,7 @@ class Walker(wiring.Component):
 
             with m.State("HEAD"):
                 flags = desc.flags
-                m.d.sync += [
-                    state.slot.eq(store.slot), state.groups.eq(0), state.segments.eq(0),
-                    state.readable_segments.eq(0),
-                    state.readable.eq(Mux(flags.write, 0, length)),
-                    state.writable.eq(Mux(flags.write, length, 0)),
-                ]
+                m.d.sync += state.slot.eq(store.slot)
                 m.d.comb += waiting.note_valid.eq(1)
                 with m.If(self.drain):
                     accept(skip=0)
@@ -243,12 +229,14 @@ class Walker(wiring.Component):
                 with m.Elif(flags.next | flags.indirect):
                     m.next = "PUT_WAITING"
                 with m.Else():
-                    m.next = "SINGLE"
-
-            with m.State("SINGLE"):
-                record_chain(single=1)
-                accept(skip=0)
-                m.next = "ANNOUNCE"
+                    # Whoever is told of it looks two cycles later.
+                    record_chain(single=1, address=desc.address, id=desc.next, ring_slots=1, groups=0,
+                                 readable=Mux(flags.write, 0, length), writable=Mux(flags.write, length, 0))
+                    m.d.comb += [store.chain_slot.eq(store.slot), self.ready_rows.valid.eq(~sink_row)]
+                    accept(skip=0)
+                    m.next = "IDLE"
+                    with m.If(~sink_row & ~self.ready_rows.ready):
+                        m.next = "ANNOUNCE"
 
             with m.State("PUT_WAITING"):
                 m.d.comb += waiting.put.eq(1)
@@ -394,7 +382,7 @@ class Walker(wiring.Component):
                 with m.If(self.drain):
                     m.next = "GIVE_BACK"
                 with m.Else():
-                    record_chain(single=0)
+                    record_chain(single=0, address=desc.address, id=Mux(state.indirect, state.id, desc.next))
                     m.d.comb += free_walk.eq(1)
                     accept(skip=1)
                     m.next = "ANNOUNCE"
