@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A driver that breaks every rule it can: no stray access, no hang, and a reset cures all."""
+
+from collections import Counter
+
+import pytest
+from adversary import PLAY, Episode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from settings import TIMEOUT
+
+from unvirt.config import preset
+from unvirt_sim.build import build_library
+
+SMALL, WIDE = st.integers(0, 15), st.integers(0, 0xFFFF)
+NUMBERS = {
+    "describe": (st.integers(0, 23), SMALL, st.integers(0, 255), SMALL, st.integers(0, 31), st.one_of(st.integers(0, 8), WIDE)),
+    "entry": (SMALL, SMALL, st.one_of(st.integers(0, 8), WIDE)),
+    "publish": (SMALL, st.one_of(st.integers(0, 9), WIDE)),
+    "ring": (SMALL, WIDE),
+    "frame": (WIDE,),
+    "run": (st.integers(0, 600),),
+    "fault": (SMALL, st.integers(0, 4)),
+    "poke": (SMALL, WIDE),
+    "master": (st.integers(0, 1),),
+}
+OFTEN = ("describe", "describe", "describe", "entry", "publish", "publish", "run", "frame")
+ACTION = st.sampled_from((*PLAY, *OFTEN)).flatmap(lambda name: st.tuples(st.just(name), *NUMBERS[name]))
+
+
+def play(library, packed, events, seed, actions):
+    """Play an episode; return whether the device asked for a reset."""
+    episode = Episode(library, packed=packed, events=events, seed=seed, timeout=TIMEOUT)
+    for name, *numbers in actions:
+        PLAY[name][1](episode, *numbers)
+    return episode.recover()
+
+
+def episodes(count, packed, events):
+    """Play ``count`` random episodes with hypothesis; print what was done and how often the device asked for a reset."""
+    library = build_library(preset("minimal").with_options(completion_timeout=TIMEOUT))
+    done = Counter()
+
+    @settings(max_examples=count, deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck))
+    @given(seed=st.integers(1, 1 << 30), actions=st.lists(ACTION, min_size=16, max_size=80))
+    def run(seed, actions):
+        done["asked for a reset"] += play(library, packed, events, seed, actions)
+        done["episodes"] += 1
+        done.update(name for name, *_ in actions)
+
+    run()
+    print(dict(done))
+    return done
+
+
+RINGS = {"split-flags": (False, False), "split-events": (False, True), "packed-flags": (True, False), "packed-events": (True, True)}
+
+
+@pytest.mark.parametrize("packed, events", RINGS.values(), ids=RINGS)
+def test_episodes(packed, events):
+    """500 episodes; ``--hypothesis-seed`` repeats a run. Covers: DER-ERR-01, DER-ERR-03"""
+    done = episodes(500, packed, events)
+    assert done["asked for a reset"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed, events", RINGS.values(), ids=RINGS)
+def test_many_episodes(packed, events):
+    """The same 25,000 times."""
+    done = episodes(25_000, packed, events)
+    assert done["asked for a reset"] > 2500
