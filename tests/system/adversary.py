@@ -124,7 +124,7 @@ class Episode:
             for at in range(0, size - 15, 2):
                 start, length = int.from_bytes(memory[at:at + 8], "little"), int.from_bytes(memory[at + 8:at + 12], "little")
                 if length:
-                    flags = int.from_bytes(memory[at + 12:at + 14], "little") | int.from_bytes(memory[at + 14:at + 16], "little")
+                    flags = memory[at + (14 if self.packed else 12)]
                     self.named.append((start, min(length, LONGEST), bool(flags & 2)))
 
     def judge(self):
