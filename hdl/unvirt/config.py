@@ -53,6 +53,7 @@ class DeviceConfig:
     max_frame: int = 9018             # bytes without FCS
     mtu: int = 1500                   # bytes, device configuration field
     mac: int = 0x02_75_6e_76_69_72    # 02:75:6e:76:69:72
+    cycles_per_microsecond: int = 125    # clock rate in MHz, for times that the driver gives
     completion_timeout: int = 6_250_000  # cycles (50 ms at 125 MHz)
     serial_number: int = 0x756E_7669_7274_0001
 
@@ -95,6 +96,7 @@ class DeviceConfig:
         if self.mac >> 40 & 1:
             raise ValueError(f"MAC must be a unicast address (first octet even), "
                              f"not {self.mac:012x}")
+        _check_range(self, "cycles_per_microsecond", 1, 1000)
         _check_range(self, "completion_timeout", 64, 1 << 30)
         _check_range(self, "serial_number", 0, (1 << 64) - 1)
 
@@ -120,9 +122,9 @@ PRESETS = {
     "default": DeviceConfig(rows=8, control_queue=True),
     # Four windows of chains: beside a queue that keeps a window for ever, and the quarter for queues that hold few, another still
     # gets a window of its own.
-    "wide": DeviceConfig(data_width=256, rows=8, control_queue=True, meta_tags=32, data_tags=96, chain_slots=512,
+    "wide": DeviceConfig(data_width=256, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=32, data_tags=96, chain_slots=512,
                          queue_window=128, tx_buffer_size=65536, rx_buffer_size=65536),
-    "wide512": DeviceConfig(data_width=512, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
+    "wide512": DeviceConfig(data_width=512, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, tx_buffer_size=131072,
                             rx_buffer_size=131072),
 }

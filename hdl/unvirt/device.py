@@ -229,9 +229,12 @@ class VirtioNetDevice(wiring.Component):
     def _connect_control(self, m, transport, engine, control, receive):
         connect(m, engine.requests, control.requests)
         connect(m, control.responses, engine.responses)
+        connect(m, control.coalesce, engine.coalesce)
         m.d.comb += [
             control.drain.eq(engine.drain),
             control.multiqueue.eq(transport.engine.features[NetFeature.MQ]),
+            control.coalescing.eq(transport.engine.features[NetFeature.NOTF_COAL]),
+            control.queue_coalescing.eq(transport.engine.features[NetFeature.VQ_NOTF_COAL]),
             receive.mark.eq(control.changed),
             control.settled.eq(receive.settled),
         ]

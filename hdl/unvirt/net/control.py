@@ -2,27 +2,59 @@
 """The control queue: commands of the driver [virtio 5.1.9.5]."""
 
 from amaranth import *
-from amaranth.lib import enum, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..virtio.queue.request import RequestByte
-from .spec import ACK_ERR, ACK_OK, CTRL_MQ, CTRL_MQ_VQ_PAIRS_SET
+from ..virtio.queue.coalescer import CoalescePortSignature
+from ..virtio.queue.request import RequestByte, ResponseByte
+from .spec import ACK_ERR, ACK_OK, CTRL_MQ, CTRL_MQ_VQ_PAIRS_SET, CTRL_NOTF_COAL, CoalCommand
 
 __all__ = ["ControlQueue"]
 
 
-class _Phase(enum.Enum, shape=2):
+class _Coalesce(data.Struct):
+    """virtio_net_ctrl_coal."""
+
+    packets:      32
+    microseconds: 32
+
+
+class _QueueCoalesce(data.Struct):
+    """virtio_net_ctrl_coal_vq."""
+
+    queue:    16
+    reserved: 16
+    coalesce: _Coalesce
+
+
+class _Command(data.Struct):
+    """virtio_net_ctrl: what a driver may send at most; the data is read as one or the other."""
+
+    kind:    8
+    command: 8
+    data:    data.UnionLayout({"pairs": 16, "coalesce": _Coalesce, "queue": _QueueCoalesce})
+
+
+class _Phase(enum.Enum, shape=3):
     COLLECT = 0
     JUDGE = 1
     SETTLE = 2
-    ANSWER = 3
+    SPREAD = 3
+    ASK = 4
+    LOOK = 5
+    ANSWER = 6
+
+
+_LONGEST = _Command.as_shape().size // 8
 
 
 class ControlQueue(wiring.Component):
-    """Carries out commands one at a time and answers each with a byte: OK, or ERR without any effect.
+    """Carries out commands one at a time and answers each: OK, or ERR without any effect.
 
-    Known is VQ_PAIRS_SET of class MQ, if ``multiqueue`` was negotiated; everything else, and any command of another length than its own, is an
-    error. The answer to a change waits until ``settled``, a few cycles otherwise. ``drain`` forgets what came so far and goes back to one pair.
+    Known are VQ_PAIRS_SET of class MQ and the commands of NOTF_COAL, each if its feature was negotiated; everything else, and any command of
+    another length than its own, is an error. Numbers of packets and microseconds up to 65,535 can be set; with more it is an error.
+    The answer to VQ_PAIRS_SET waits until ``settled``, TX_SET and RX_SET take a cycle for each queue pair, all others a few cycles. ``drain`` forgets
+    what came so far, goes back to one pair and to no coalescing.
 
     Parameters
     ----------
@@ -30,18 +62,21 @@ class ControlQueue(wiring.Component):
 
     Members
     -------
-    drain, multiqueue : ``In(1)``
-    requests : ``In(stream.Signature(RequestByte))``, responses : ``Out(stream.Signature(8))``
+    drain : ``In(1)``
+    multiqueue, coalescing, queue_coalescing : ``In(1)``
+        MQ, NOTF_COAL, VQ_NOTF_COAL was negotiated.
+    requests : ``In(stream.Signature(RequestByte))``, responses : ``Out(stream.Signature(ResponseByte))``
     pairs : ``Out``
         Queue pairs in use, 1 at first.
     changed : ``Out(1)``
         Pulse: ``pairs`` has changed in this cycle.
     settled : ``In(1)``
         Nothing under way goes by what ``pairs`` was before.
+    coalesce : ``Out(CoalescePortSignature)``
 
     Spec
     ----
-    [virtio 5.1.9.5.5] Automatic receive steering in multiqueue mode
+    [virtio 5.1.9.5.5] Automatic receive steering in multiqueue mode, [virtio 5.1.9.5.9] Notifications Coalescing
     """
 
     def __init__(self, config):
@@ -49,45 +84,102 @@ class ControlQueue(wiring.Component):
         super().__init__({
             "drain": In(1),
             "multiqueue": In(1),
+            "coalescing": In(1),
+            "queue_coalescing": In(1),
             "requests": In(stream.Signature(RequestByte(config.rows))),
-            "responses": Out(stream.Signature(8)),
+            "responses": Out(stream.Signature(ResponseByte)),
             "pairs": Out(range(config.queue_pairs + 1), init=1),
             "changed": Out(1),
             "settled": In(1),
+            "coalesce": Out(CoalescePortSignature(config.rows)),
         })
 
     def elaborate(self, platform):
         m = Module()
         phase = Signal(_Phase)
-        count = Signal(3)                  # bytes so far, 7 for more
-        command = Signal(32)               # class, command, virtqueue_pairs
-        wanted = command[16:]
-        byte = self.requests.payload
+        count = Signal(range(_LONGEST + 2))        # bytes so far, one more than the longest command for all beyond
+        command = Signal(_Command)
+        answer = Signal(8 * 9)                     # what is left of it, next byte lowest
+        answer_left = Signal(range(10))
+        pair = Signal(range(self._most + 1))
+        byte, coalesce = self.requests.payload, self.coalesce
+        of_queue = command.data.queue
+        given = Signal(_Coalesce)
+        queue_exists = of_queue.queue < 2 * Mux(self.multiqueue, self._most, 1)
+        can_be_set = (given.packets[16:] == 0) & (given.microseconds[16:] == 0)
+
+        def is_command(kind, number, enabled, length):
+            return enabled & (command.kind == kind) & (command.command == number) & (count == 2 + length)
+
+        tx_set = is_command(CTRL_NOTF_COAL, CoalCommand.TX_SET, self.coalescing, 8)
+        rx_set = is_command(CTRL_NOTF_COAL, CoalCommand.RX_SET, self.coalescing, 8)
+        queue_set = is_command(CTRL_NOTF_COAL, CoalCommand.VQ_SET, self.queue_coalescing, 12)
+        queue_get = is_command(CTRL_NOTF_COAL, CoalCommand.VQ_GET, self.queue_coalescing, 4)
         m.d.comb += [
-            self.requests.ready.eq(phase == _Phase.COLLECT),
-            self.responses.valid.eq(phase == _Phase.ANSWER),
+            given.eq(Mux(command.command == CoalCommand.VQ_SET, of_queue.coalesce, command.data.coalesce)),
+            self.responses.payload.data.eq(answer[:8]),
+            self.responses.payload.last.eq(answer_left == 1),
+            coalesce.set_row.eq(of_queue.queue),
+            coalesce.setting.packets.eq(given.packets),
+            coalesce.setting.microseconds.eq(given.microseconds),
+            coalesce.ask.payload.eq(of_queue.queue),
         ]
         m.d.sync += self.changed.eq(0)
+
+        def finish(ack, value=None):
+            """Answer ``ack``; with VQ_GET behind the eight bytes that it asks for."""
+            m.d.sync += [answer.eq(ack), answer_left.eq(1)]
+            with m.If(queue_get):
+                m.d.sync += [answer.eq(Cat(C(0, 64) if value is None else value, C(ack, 8))), answer_left.eq(9)]
+            m.d.sync += phase.eq(_Phase.ANSWER)
+
         with m.Switch(phase):
             with m.Case(_Phase.COLLECT):
+                m.d.comb += self.requests.ready.eq(1)
+                m.d.sync += pair.eq(0)
                 with m.If(self.requests.valid):
-                    with m.If(byte.there & (count != 7)):
-                        m.d.sync += count.eq(count + 1)
-                    with m.If(byte.there & (count < 4)):
-                        m.d.sync += command.eq(Cat(command[8:], byte.data))
+                    with m.If(byte.there & (count <= _LONGEST)):
+                        m.d.sync += [command.as_value().word_select(count, 8).eq(byte.data), count.eq(count + 1)]
                     with m.If(byte.last):
                         m.d.sync += phase.eq(_Phase.JUDGE)
             with m.Case(_Phase.JUDGE):
-                m.d.sync += [self.responses.payload.eq(ACK_ERR), count.eq(0), phase.eq(_Phase.ANSWER)]
-                with m.If(self.multiqueue & (count == 4) & (command[:8] == CTRL_MQ) & (command[8:16] == CTRL_MQ_VQ_PAIRS_SET)
-                          & (wanted != 0) & (wanted <= self._most)):
-                    m.d.sync += [self.responses.payload.eq(ACK_OK), self.pairs.eq(wanted), self.changed.eq(1), phase.eq(_Phase.SETTLE)]
+                with m.If(is_command(CTRL_MQ, CTRL_MQ_VQ_PAIRS_SET, self.multiqueue, 2)
+                          & (command.data.pairs != 0) & (command.data.pairs <= self._most)):
+                    m.d.sync += [self.pairs.eq(command.data.pairs), self.changed.eq(1)]
+                    m.d.sync += phase.eq(_Phase.SETTLE)
+                with m.Elif((tx_set | rx_set) & can_be_set):
+                    m.d.sync += phase.eq(_Phase.SPREAD)
+                with m.Elif((queue_set | queue_get) & queue_exists):
+                    m.d.sync += phase.eq(_Phase.ASK)
+                with m.Else():
+                    finish(ACK_ERR)
             with m.Case(_Phase.SETTLE):
                 with m.If(~self.changed & self.settled):
-                    m.d.sync += phase.eq(_Phase.ANSWER)
+                    finish(ACK_OK)
+            with m.Case(_Phase.SPREAD):
+                m.d.comb += [coalesce.set_valid.eq(1), coalesce.set_row.eq(Cat(tx_set, pair))]
+                m.d.sync += pair.eq(pair + 1)
+                with m.If(pair == self._most - 1):
+                    finish(ACK_OK)
+            with m.Case(_Phase.ASK):
+                m.d.comb += coalesce.ask.valid.eq(1)
+                with m.If(coalesce.ask.ready):
+                    m.d.sync += phase.eq(_Phase.LOOK)
+            with m.Case(_Phase.LOOK):
+                found = Signal(_Coalesce)
+                m.d.comb += [found.packets.eq(coalesce.answer.packets), found.microseconds.eq(coalesce.answer.microseconds)]
+                with m.If(coalesce.answer_enabled & (queue_get | can_be_set)):
+                    m.d.comb += coalesce.set_valid.eq(queue_set)
+                    finish(ACK_OK, found.as_value())
+                with m.Else():
+                    finish(ACK_ERR)
             with m.Case(_Phase.ANSWER):
+                m.d.comb += self.responses.valid.eq(1)
+                m.d.sync += count.eq(0)
                 with m.If(self.responses.ready):
-                    m.d.sync += phase.eq(_Phase.COLLECT)
+                    m.d.sync += [answer.eq(answer >> 8), answer_left.eq(answer_left - 1)]
+                    with m.If(self.responses.payload.last):
+                        m.d.sync += phase.eq(_Phase.COLLECT)
         with m.If(self.drain):
             m.d.sync += [phase.eq(_Phase.COLLECT), count.eq(0), self.pairs.eq(1), self.changed.eq(0)]
         return m

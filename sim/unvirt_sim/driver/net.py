@@ -16,7 +16,7 @@ from .control import ControlDriver
 from .device import VirtioDevice
 from .spec import NET_HEADER, CtrlAck, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
 
-__all__ = ["IN_ORDER", "MULTIQUEUE", "PACKED", "WANTED", "NetDriver"]
+__all__ = ["COALESCING", "IN_ORDER", "MULTIQUEUE", "PACKED", "WANTED", "NetDriver"]
 
 WANTED = mask(Feature.MAC, Feature.STATUS, Feature.MTU, Feature.SPEED_DUPLEX, Feature.MRG_RXBUF, Feature.VERSION_1,
               Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET,
@@ -31,6 +31,9 @@ IN_ORDER = mask(Feature.IN_ORDER, Feature.NOTIFICATION_DATA)
 
 MULTIQUEUE = mask(Feature.CTRL_VQ, Feature.MQ)
 """What may be added to use several queue pairs."""
+
+COALESCING = mask(Feature.CTRL_VQ, Feature.NOTF_COAL, Feature.VQ_NOTF_COAL)
+"""What may be added to be told less often; nothing is held back until :class:`~unvirt_sim.driver.control.ControlDriver` says so."""
 
 CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
 

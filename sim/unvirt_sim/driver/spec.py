@@ -10,7 +10,7 @@ from enum import IntEnum, IntFlag
 __all__ = ["VIRTIO_VENDOR", "NET_DEVICE_ID", "CfgType", "COMMON", "Status", "Isr", "NO_VECTOR", "Feature", "DEPENDENCIES",
            "mask", "names", "dependencies_met", "DescFlag", "DESCRIPTOR", "USED_ELEMENT", "AVAIL_NO_INTERRUPT", "USED_NO_NOTIFY",
            "EVENT", "EventMode", "PACKED_DESCRIPTOR", "need_event", "NetConfig", "NET_HEADER", "LinkStatus", "header_size",
-           "CTRL_HEADER", "Ctrl", "CtrlAck"]
+           "COALESCE", "COALESCE_QUEUE", "CTRL_HEADER", "Ctrl", "CtrlAck"]
 
 # PCI identity [4.1.2]
 
@@ -266,6 +266,8 @@ def header_size(features):
 # Control queue [5.1.9.5]
 
 CTRL_HEADER = struct.Struct("BB")  # class, command
+COALESCE = struct.Struct("<II")    # max_packets, max_usecs
+COALESCE_QUEUE = struct.Struct("<HH")  # queue, reserved; COALESCE follows
 
 
 class Ctrl:
@@ -274,6 +276,10 @@ class Ctrl:
     RX_PROMISC = (0, 0)
     MAC_ADDR_SET = (1, 1)
     MQ_VQ_PAIRS_SET = (4, 0)
+    NOTF_COAL_TX_SET = (6, 0)
+    NOTF_COAL_RX_SET = (6, 1)
+    NOTF_COAL_VQ_SET = (6, 2)
+    NOTF_COAL_VQ_GET = (6, 3)
 
 
 class CtrlAck(IntEnum):

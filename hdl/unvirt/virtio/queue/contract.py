@@ -112,10 +112,10 @@ class UsedElement(data.StructLayout):
 
 
 class Published(data.StructLayout):
-    """The driver sees ``count`` more used entries of a row.
+    """The driver sees ``count`` more used entries of a row, which are ``packets`` things of whatever the device type moves.
 
     ``place`` is behind the last of them: the used index, or the slot of the packed ring with the wrap counter in bit 15.
     """
 
     def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "place": 16, "count": 16})
+        super().__init__({"row": row_width(rows), "place": 16, "count": 16, "packets": 16})

@@ -7,7 +7,8 @@
         | fetch   available rings ->    |  +---------->| used      |->| notify   |
         |         chains in the store   |  |  +------->| writer    |  | decision |
         +--+---------+----------+-------+  |  |        +----+------+  +---+------+
-           | chains  | chains   | reads    |  |             | writes      | reads (by fetch)
+           | chains  | chains   | reads    |  |             | writes      | reads (by fetch);
+           |         |          |          |  |             |             | coalescer before it
         +--v------+  +--v----+  |          |  |             v             v
         | source  |  | sink  |  +---> read engine       write engine
         +--+------+  +--+-+--+             |  |
@@ -25,11 +26,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...pcie.dma import GRANULE_SIZE, WriteBeat
 from ..contract import EngineControlSignature
 from ..spec import Feature
+from .coalescer import CoalescePortSignature, Coalescer
 from .control import EngineControl
 from .fetch import FetchSide
 from .lanes import GranuleChain
 from .notify_decision import NotifyDecision
-from .request import RequestByte, RequestService
+from .request import RequestByte, RequestService, ResponseByte
 from .retire import SourcePacket
 from .sink import Sink, SinkPacket
 from .source_service import SourceService
@@ -37,8 +39,8 @@ from .used import UsedWriter
 
 __all__ = ["CONFIG_PORTS", "QueueEngine"]
 
-CONFIG_PORTS = 5
-"""Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision."""
+CONFIG_PORTS = 6
+"""Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision, coalescer."""
 
 
 class QueueEngine(wiring.Component):
@@ -68,6 +70,8 @@ class QueueEngine(wiring.Component):
         The source service: packets in the transmit buffer and access to it.
     requests, responses :
         The request service, see :class:`~unvirt.virtio.queue.request.RequestService`.
+    coalesce :
+        Notification coalescing, see :class:`~unvirt.virtio.queue.coalescer.Coalescer`.
     sink_packets, sink_word, sink_data, sink_buffers, sink_crowded, mergeable :
         The sink service.
     msix_enable, max_read_request_size : ``In``
@@ -100,7 +104,8 @@ class QueueEngine(wiring.Component):
             "source_next": Out(range(granules)),
             "source_free": In(stream.Signature(GranuleChain(granules))),
             "requests": Out(stream.Signature(RequestByte(config.rows))),
-            "responses": In(stream.Signature(8)),
+            "responses": In(stream.Signature(ResponseByte)),
+            "coalesce": In(CoalescePortSignature(config.rows)),
             "sink_packets": In(stream.Signature(SinkPacket(config.rows, sink_size))),
             "sink_word": Out(range(sink_size * 8 // width)),
             "sink_data": In(width),
@@ -127,6 +132,7 @@ class QueueEngine(wiring.Component):
             data_width=config.data_width, rows=rows, slots=config.chain_slots, groups=config.segment_groups,
             contexts=config.meta_contexts, is_request=self._is_request)
         m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=3)
+        m.submodules.coalescer = coalescer = Coalescer(rows=rows, cycles_per_microsecond=config.cycles_per_microsecond)
         m.submodules.decision = decision = NotifyDecision(rows=rows)
         transport = self.control
 
@@ -137,13 +143,13 @@ class QueueEngine(wiring.Component):
             transport.reset_done.eq(control.reset_done),
             self.drain.eq(control.drain),
             control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & request.idle & used.idle
-                               & decision.idle & self.dma_idle),
+                               & coalescer.idle & decision.idle & self.dma_idle),
             used.discard.eq(control.drain),
             transport.violation.eq(fetch.violation | source.violation | request.violation | decision.violation),
         ]
-        for block in (fetch, source, sink, request, decision):
+        for block in (fetch, source, sink, request, coalescer, decision):
             m.d.comb += block.drain.eq(control.drain)
-        for block in (fetch, source, sink, request, used, decision):
+        for block in (fetch, source, sink, request, used, coalescer, decision):
             m.d.comb += [block.sweep.valid.eq(control.sweep.valid),
                          block.sweep.row.eq(control.sweep.row)]
 
@@ -153,6 +159,7 @@ class QueueEngine(wiring.Component):
             connect(m, flipped(getattr(transport, f"config_{index}")), fetch.configs[index])
         connect(m, flipped(transport.config_3), used.config)
         connect(m, flipped(transport.config_4), decision.config)
+        connect(m, flipped(transport.config_5), coalescer.config)
         connect(m, fetch.client, flipped(self.meta))
         connect(m, source.issue, fetch.issue)
         connect(m, source.retire, fetch.retire)
@@ -216,7 +223,9 @@ class QueueEngine(wiring.Component):
         connect(m, request.used, used.elements[2])
         connect(m, request.requests, flipped(self.requests))
         connect(m, flipped(self.responses), request.responses)
-        connect(m, used.published, decision.published)
+        connect(m, used.published, coalescer.published)
+        connect(m, coalescer.due, decision.published)
+        connect(m, flipped(self.coalesce), coalescer.port)
         connect(m, decision.reads, fetch.flag_reads)
         connect(m, fetch.flag_answers, decision.answers)
         connect(m, decision.interrupts, flipped(transport.interrupts))

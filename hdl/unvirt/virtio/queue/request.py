@@ -12,7 +12,7 @@ from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
 from .rows import RowMemory, Sweep
 from .scheduler import Scheduler
 
-__all__ = ["RequestByte", "RequestService"]
+__all__ = ["RequestByte", "RequestService", "ResponseByte"]
 
 
 class RequestByte(data.StructLayout):
@@ -22,11 +22,16 @@ class RequestByte(data.StructLayout):
         super().__init__({"row": row_width(rows), "data": 8, "there": 1, "last": 1})
 
 
+ResponseByte = data.StructLayout({"data": 8, "last": 1})
+"""A byte of an answer, which has at least one."""
+
+
 class RequestService(wiring.Component):
-    """Reads requests, one at a time, hands them to the personality byte by byte and writes the byte it answers.
+    """Reads requests, one at a time, hands them to the personality byte by byte and writes the bytes it answers.
 
     Requests of a row are served in their order. A request is read in lines of up to 128 bytes, one after the other. The answer goes to the
-    first writable byte; a chain without one is used with nothing written. Meant for commands: a byte takes a cycle, a line a round trip.
+    first writable bytes, in writes of up to a bus word; what finds no place is dropped, and a chain without a writable byte is used with nothing
+    written. Meant for commands: a byte takes a cycle, a line a round trip.
 
     **Ordering**: the answer, then the used element. **Reset**: while ``drain`` nothing is read or handed on and all chains in the store are given
     back; the personality forgets what it has. A failed read is a violation.
@@ -49,8 +54,8 @@ class RequestService(wiring.Component):
     port, free : ``Out``
         Bytes of a line, and its way back.
     requests : ``Out(stream.Signature(RequestByte))``
-    responses : ``In(stream.Signature(8))``
-        One for each request, any time after its last byte.
+    responses : ``In(stream.Signature(ResponseByte))``
+        One answer for each request, any time after its last byte.
     writes : ``Out(stream.Signature(WriteBeat))``
     used : ``Out(stream.Signature(UsedElement))``
     retired_row, retired : ``In``/``Out`` arrays
@@ -74,7 +79,7 @@ class RequestService(wiring.Component):
             "port": Out(LinePortSignature(data_width, contexts)),
             "free": Out(ContextFree(rows, contexts)),
             "requests": Out(stream.Signature(RequestByte(rows))),
-            "responses": In(stream.Signature(8)),
+            "responses": In(stream.Signature(ResponseByte)),
             "writes": Out(stream.Signature(WriteBeat(data_width))),
             "used": Out(stream.Signature(UsedElement(rows))),
             "retired_row": In(row).array(2),
@@ -100,12 +105,14 @@ class RequestService(wiring.Component):
         chain = Signal(chains.chain.shape())
         walked = Signal()
         group, index = Signal.like(chain.group), Signal(range(GROUP_SEGMENTS))
-        segments_left = Signal.like(chain.segments)       # readable ones
+        segments_left = Signal.like(chain.segments)       # readable ones, then writable ones
+        answering = Signal()                              # the request was handed on
         address, left = Signal(64), Signal(LENGTH_WIDTH)  # of the segment at hand
         length, byte = Signal(8), Signal(8)               # of the line; how many of its bytes were handed on
         word = Signal(self._data_width)
         context = Signal.like(self.port.context)
-        status = Signal(8)
+        filled = Signal(range(lanes + 1))                 # bytes of the word that are to be written
+        answered, written = Signal(), Signal(LENGTH_WIDTH)
         line_left = Signal(8)
         done = Signal()                                   # the chain is given back
         m.d.comb += [
@@ -137,13 +144,13 @@ class RequestService(wiring.Component):
             self.requests.payload.data.eq(word.word_select(byte[:(lanes - 1).bit_length()], 8)),
             self.writes.payload.first.eq(1),
             self.writes.payload.last.eq(1),
-            self.writes.payload.empty.eq(lanes - 1),
-            self.writes.payload.data.eq(status),
+            self.writes.payload.empty.eq(lanes - filled),
+            self.writes.payload.data.eq(word),
             self.writes.payload.header.address.eq(address),
-            self.writes.payload.header.length.eq(1),
+            self.writes.payload.header.length.eq(filled),
             self.used.payload.row.eq(row),
             self.used.payload.head.eq(head),
-            self.used.payload.written.eq(chain.writable != 0),
+            self.used.payload.written.eq(written),
             self.used.payload.ring_slots.eq(chain.ring_slots),
         ]
         for number in range(2):
@@ -180,6 +187,7 @@ class RequestService(wiring.Component):
                     chain.eq(found), head.eq(chains.head), group.eq(found.group), index.eq(0),
                     address.eq(found.address), left.eq(Mux(found.single, found.readable, 0)),
                     segments_left.eq(Mux(found.single, 0, found.readable_segments)),
+                    answering.eq(0), answered.eq(0), written.eq(0), filled.eq(0),
                 ]
                 m.next = "NEXT"
                 with m.If(self.drain):
@@ -190,11 +198,13 @@ class RequestService(wiring.Component):
                 m.next = "SEGMENT"
                 with m.If(self.drain):
                     m.next = "RELEASE"
+                with m.Elif(answering & ((left != 0) | (segments_left == 0))):
+                    m.next = "RESPONSE"
                 with m.Elif(left != 0):
                     m.d.sync += length.eq(Mux(left < line_left, left, line_left))
                     m.next = "READ"
                 with m.Elif(segments_left == 0):
-                    m.next = "RESPONSE"
+                    m.next = "ANSWER"
                     with m.If(chain.readable == 0):
                         m.next = "EMPTY"
             with m.State("SEGMENT"):
@@ -241,22 +251,32 @@ class RequestService(wiring.Component):
             with m.State("EMPTY"):
                 m.d.comb += [self.requests.valid.eq(~self.drain), self.requests.payload.last.eq(1)]
                 with m.If(self.requests.ready | self.drain):
-                    m.next = "RESPONSE"
+                    m.next = "ANSWER"
+            with m.State("ANSWER"):
+                # The writable segments follow the readable ones.
+                m.d.sync += [answering.eq(1), address.eq(chain.address), left.eq(Mux(chain.single, chain.writable, 0)),
+                             segments_left.eq(Mux(chain.single, 0, chain.segments - chain.readable_segments))]
+                m.next = "NEXT"
             with m.State("RESPONSE"):
-                # The first writable segment, behind the readable ones, is looked up meanwhile.
                 m.d.comb += self.responses.ready.eq(~self.drain)
-                m.d.sync += [status.eq(self.responses.payload),
-                             address.eq(Mux(chain.single, chain.address, chains.segment.address))]
                 with m.If(self.drain):
                     m.next = "RELEASE"
                 with m.Elif(self.responses.valid):
-                    m.next = "WRITE"
-                    with m.If(chain.writable == 0):
+                    m.d.sync += answered.eq(self.responses.payload.last)
+                    with m.If(left != 0):
+                        m.d.sync += [word.word_select(filled[:(lanes - 1).bit_length()], 8).eq(self.responses.payload.data),
+                                     filled.eq(filled + 1), left.eq(left - 1), written.eq(written + 1)]
+                        with m.If(self.responses.payload.last | (left == 1) | (filled == lanes - 1)):
+                            m.next = "WRITE"
+                    with m.Elif(self.responses.payload.last):
                         m.next = "USED"
             with m.State("WRITE"):
                 m.d.comb += self.writes.valid.eq(1)
                 with m.If(self.writes.ready):
-                    m.next = "USED"
+                    m.d.sync += [address.eq(address + filled), filled.eq(0)]
+                    m.next = "NEXT"
+                    with m.If(answered):
+                        m.next = "USED"
             with m.State("USED"):
                 m.d.comb += self.used.valid.eq(~self.drain)
                 with m.If(self.used.ready | self.drain):

@@ -94,6 +94,7 @@ class PackedUsedWriter(wiring.Component):
         first = Signal(_Place)                     # of the burst
         count = Signal(range(BURST + 1))
         advanced = Signal(16)                      # slots since the last publication
+        packets = Signal(16)                       # groups ended since then
         closed = Signal()                          # nothing more fits behind the burst
         grouped = Signal()                         # the first of a group is kept back
         ended = Signal()                           # the last of it was gathered
@@ -127,6 +128,7 @@ class PackedUsedWriter(wiring.Component):
             self.published.payload.row.eq(row),
             self.published.payload.place.eq(Cat(place.slot, ~place.lap)),
             self.published.payload.count.eq(advanced),
+            self.published.payload.packets.eq(packets),
             write.addr.eq(entry >> (per_beat - 1).bit_length()),
             write.data.eq(used.as_value().replicate(per_beat)),
             read.addr.eq(beat >> (2 if width == 32 else 1 if width == 64 else 0)),
@@ -135,7 +137,7 @@ class PackedUsedWriter(wiring.Component):
         def consume():
             """Take the element at hand; its descriptor was put somewhere."""
             m.d.comb += take.eq(1)
-            m.d.sync += [advanced.eq(advanced + element.ring_slots), place.slot.eq(following)]
+            m.d.sync += [advanced.eq(advanced + element.ring_slots), packets.eq(packets + ~element.more), place.slot.eq(following)]
             with m.If(wraps):
                 m.d.sync += [place.slot.eq(following - size), place.lap.eq(~place.lap)]
 
@@ -168,7 +170,7 @@ class PackedUsedWriter(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(1)
                 m.d.sync += [count.eq(0), closed.eq(0), grouped.eq(0), ended.eq(0), open_batch.eq(0), advanced.eq(0),
-                             row.eq(element.row)]
+                             packets.eq(0), row.eq(element.row)]
                 with m.If(self.discard):
                     m.d.comb += [take.eq(waiting), self.port.pass_on.eq(~waiting)]
                 with m.Elif(waiting & self.port.begin):

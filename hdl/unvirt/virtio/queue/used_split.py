@@ -90,6 +90,7 @@ class SplitUsedWriter(wiring.Component):
         size, device = Signal(16), Signal(64)
         beat = Signal(range(BURST * 64 // self._data_width + 1))
         resume = Signal()                        # an index is owed to elements already written
+        packets = Signal(16)                     # groups that end among what is not yet published
         slot = Signal(16)
         m.d.comb += slot.eq(old & (size - 1))
         # With IN_ORDER: entries written for the elements gathered, whether one more would replace the last, and whether one stands for several.
@@ -112,6 +113,7 @@ class SplitUsedWriter(wiring.Component):
             self.published.payload.row.eq(row),
             self.published.payload.place.eq(old),
             self.published.payload.count.eq(wrap_sub(old, start)),
+            self.published.payload.packets.eq(packets),
             out.header.length.eq(length),
             read.addr.eq(beat),
         ]
@@ -139,12 +141,14 @@ class SplitUsedWriter(wiring.Component):
             m.d.comb += take.eq(half if per_element > 1 else 1)
             with m.If(take):
                 m.d.sync += [count.eq(count + 1), open_group.eq(element.more), entries.eq(entry + 1),
-                             last_full.eq(element.full), merged.eq(merged | merge)]
+                             last_full.eq(element.full), merged.eq(merged | merge), packets.eq(packets + ~element.more)]
 
         with m.FSM(name="split_used"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~resume)
                 m.d.sync += [count.eq(0), entries.eq(0), merged.eq(0), half.eq(0), row.eq(element.row)]
+                with m.If(~resume):
+                    m.d.sync += packets.eq(0)
                 with m.If(self.discard):
                     m.d.comb += take.eq(1)
                     m.d.sync += [resume.eq(0), open_group.eq(0)]
