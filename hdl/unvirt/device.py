@@ -232,6 +232,9 @@ class VirtioNetDevice(wiring.Component):
         connect(m, control.coalesce, engine.coalesce)
         m.d.comb += [
             control.drain.eq(engine.drain),
+            control.abandoned.eq(engine.request_abandoned),
+            control.row_cleared.eq(engine.row_cleared),
+            control.cleared_row.eq(engine.cleared_row),
             control.multiqueue.eq(transport.engine.features[NetFeature.MQ]),
             control.coalescing.eq(transport.engine.features[NetFeature.NOTF_COAL]),
             control.queue_coalescing.eq(transport.engine.features[NetFeature.VQ_NOTF_COAL]),

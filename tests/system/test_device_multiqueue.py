@@ -12,6 +12,7 @@ from scapy.layers.l2 import Ether
 from unvirt_sim.driver.net import IN_ORDER, MULTIQUEUE, PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, NetConfig, mask
 from unvirt_sim.harness_host import run_driver as go
+from unvirt_sim.link import LinkConfig
 
 PAIRS = 4
 OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 16}
@@ -184,3 +185,15 @@ def test_all_pairs_send(device, preset, wanted):
         frames = list(itertools.islice((flow(number, "udp") for number in itertools.count()), 16))
         assert set(arrive(simulation, driver, frames, pairs=2)) <= {0, 1}
         go(driver.stop())
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_all_queues_at_once_with_a_slow_host(device, wanted):
+    """More queues than reads of an index, or of a ring, that may be under way: none waits for what only itself could give back."""
+    simulation, _, driver = start(device, wanted=wanted, link=LinkConfig(latency=2000))
+    for _ in range(3):
+        for number in range(PAIRS):
+            go(driver.pair(number).fill([1600], limit=8))
+            go(driver.pair(number).transmit(flow(number, "udp")))
+        simulation.run(30_000)
+        assert [go(driver.pair(number).reap()) for number in range(PAIRS)] == [1] * PAIRS

@@ -5,7 +5,8 @@ from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..virtio.queue.coalescer import CoalescePortSignature
+from ..virtio.contract import row_width
+from ..virtio.queue.coalescer import CoalescePortSignature, CoalesceSetting
 from ..virtio.queue.request import RequestByte, ResponseByte
 from .spec import ACK_ERR, ACK_OK, CTRL_MQ, CTRL_MQ_VQ_PAIRS_SET, CTRL_NOTF_COAL, CoalCommand
 
@@ -62,7 +63,10 @@ class ControlQueue(wiring.Component):
 
     Members
     -------
-    drain : ``In(1)``
+    drain, abandoned : ``In(1)``
+        ``abandoned``: the command at hand is forgotten, unless it is carried out already.
+    row_cleared, cleared_row : ``In``
+        This queue was reset: it coalesces as its kind was told last.
     multiqueue, coalescing, queue_coalescing : ``In(1)``
         MQ, NOTF_COAL, VQ_NOTF_COAL was negotiated.
     requests : ``In(stream.Signature(RequestByte))``, responses : ``Out(stream.Signature(ResponseByte))``
@@ -83,6 +87,9 @@ class ControlQueue(wiring.Component):
         self._most = config.queue_pairs
         super().__init__({
             "drain": In(1),
+            "abandoned": In(1),
+            "row_cleared": In(1),
+            "cleared_row": In(row_width(config.rows)),
             "multiqueue": In(1),
             "coalescing": In(1),
             "queue_coalescing": In(1),
@@ -104,6 +111,11 @@ class ControlQueue(wiring.Component):
         pair = Signal(range(self._most + 1))
         byte, coalesce = self.requests.payload, self.coalesce
         of_queue = command.data.queue
+        setting, setting_valid, setting_row = Signal(CoalesceSetting), Signal(), Signal.like(coalesce.set_row)
+        # What TX_SET and RX_SET said last, for queues that come back.
+        tx_default, rx_default = Signal(CoalesceSetting), Signal(CoalesceSetting)
+        restoring, restored_row = Signal(), Signal.like(coalesce.set_row)
+        queue_of_pair = self.cleared_row < 2 * Mux(self.multiqueue, self._most, 1)
         given = Signal(_Coalesce)
         queue_exists = of_queue.queue < 2 * Mux(self.multiqueue, self._most, 1)
         can_be_set = (given.packets[16:] == 0) & (given.microseconds[16:] == 0)
@@ -119,12 +131,19 @@ class ControlQueue(wiring.Component):
             given.eq(Mux(command.command == CoalCommand.VQ_SET, of_queue.coalesce, command.data.coalesce)),
             self.responses.payload.data.eq(answer[:8]),
             self.responses.payload.last.eq(answer_left == 1),
-            coalesce.set_row.eq(of_queue.queue),
-            coalesce.setting.packets.eq(given.packets),
-            coalesce.setting.microseconds.eq(given.microseconds),
+            setting.packets.eq(given.packets),
+            setting.microseconds.eq(given.microseconds),
+            coalesce.set_valid.eq(setting_valid | restoring),
+            coalesce.set_row.eq(Mux(setting_valid, setting_row, restored_row)),
+            coalesce.setting.eq(Mux(setting_valid, setting, Mux(restored_row[0], tx_default, rx_default))),
+            setting_row.eq(of_queue.queue),
             coalesce.ask.payload.eq(of_queue.queue),
         ]
         m.d.sync += self.changed.eq(0)
+        with m.If(~setting_valid):
+            m.d.sync += restoring.eq(0)
+        with m.If(self.row_cleared & queue_of_pair):
+            m.d.sync += [restoring.eq(1), restored_row.eq(self.cleared_row)]
 
         def finish(ack, value=None):
             """Answer ``ack``; with VQ_GET behind the eight bytes that it asks for."""
@@ -157,7 +176,11 @@ class ControlQueue(wiring.Component):
                 with m.If(~self.changed & self.settled):
                     finish(ACK_OK)
             with m.Case(_Phase.SPREAD):
-                m.d.comb += [coalesce.set_valid.eq(1), coalesce.set_row.eq(Cat(tx_set, pair))]
+                m.d.comb += [setting_valid.eq(1), setting_row.eq(Cat(tx_set, pair))]
+                with m.If(tx_set):
+                    m.d.sync += tx_default.eq(setting)
+                with m.Else():
+                    m.d.sync += rx_default.eq(setting)
                 m.d.sync += pair.eq(pair + 1)
                 with m.If(pair == self._most - 1):
                     finish(ACK_OK)
@@ -169,7 +192,7 @@ class ControlQueue(wiring.Component):
                 found = Signal(_Coalesce)
                 m.d.comb += [found.packets.eq(coalesce.answer.packets), found.microseconds.eq(coalesce.answer.microseconds)]
                 with m.If(coalesce.answer_enabled & (queue_get | can_be_set)):
-                    m.d.comb += coalesce.set_valid.eq(queue_set)
+                    m.d.comb += setting_valid.eq(queue_set)
                     finish(ACK_OK, found.as_value())
                 with m.Else():
                     finish(ACK_ERR)
@@ -180,6 +203,9 @@ class ControlQueue(wiring.Component):
                     m.d.sync += [answer.eq(answer >> 8), answer_left.eq(answer_left - 1)]
                     with m.If(self.responses.payload.last):
                         m.d.sync += phase.eq(_Phase.COLLECT)
+        with m.If(self.abandoned):
+            m.d.sync += [phase.eq(_Phase.COLLECT), count.eq(0)]
         with m.If(self.drain):
+            m.d.sync += [tx_default.eq(0), rx_default.eq(0), restoring.eq(0)]
             m.d.sync += [phase.eq(_Phase.COLLECT), count.eq(0), self.pairs.eq(1), self.changed.eq(0)]
         return m

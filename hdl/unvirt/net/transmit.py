@@ -119,7 +119,7 @@ class Transmit(wiring.Component):
 
         def accept():
             """Take the next packet, if there is one."""
-            m.d.comb += self.packets.ready.eq(~abort | self.drain | self.packets.payload.discard)
+            m.d.comb += self.packets.ready.eq(~abort | self.drain)
             m.d.sync += [
                 packet.eq(self.packets.payload),
                 granule.eq(self.packets.payload.first),
@@ -130,7 +130,7 @@ class Transmit(wiring.Component):
             m.next = "IDLE"
             with m.If(self.packets.valid & self.packets.ready):
                 m.next = "READ"
-                with m.If(self.packets.payload.discard | self.drain):
+                with m.If(self.drain):
                     m.next = "FREE"
 
         def give_back():

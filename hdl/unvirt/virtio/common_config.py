@@ -2,7 +2,7 @@
 """The common configuration structure [virtio 4.1.4.3] and the life of the device: features, status, reset."""
 
 from amaranth import *
-from amaranth.lib import wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..pcie.bus import RegisterBusSignature
@@ -14,6 +14,9 @@ __all__ = ["CommonConfig"]
 _DRIVER_BITS = ((1 << Status.ACKNOWLEDGE) | (1 << Status.DRIVER) | (1 << Status.DRIVER_OK)
                 | (1 << Status.FEATURES_OK) | (1 << Status.FAILED))
 
+_IN_RESET = 2
+"""What the bank of ``queue_enable`` holds of a queue that is being reset."""
+
 
 class CommonConfig(wiring.Component):
     """Registers of the common configuration structure.
@@ -21,6 +24,9 @@ class CommonConfig(wiring.Component):
     Accesses of 1, 2 and 4 bytes by byte enables; a 64-bit field is two independent halves. A 16-bit field is written only
     as a whole. An access takes three cycles, a read answers in the third. Queue fields are kept in :class:`QueueConfigs`, written while the
     queue is not enabled. A queue beyond ``queues`` reads size 0.
+
+    **Queue reset** [virtio 2.6.1]: writing 1 to ``queue_reset`` of an enabled queue disables it at once and asks the engine for its reset; the
+    register reads 1 until that is done and the queue's fields have their defaults again.
 
     **Status**: bits the driver set stay until a reset; a write that clears some of them is ignored [DER-INIT-03]. FEATURES_OK is taken only for a
     legal set of features, and freezes it. Writing 0 (or ``function_reset``) asks the engine to come to rest; the status keeps its value until all
@@ -42,6 +48,10 @@ class CommonConfig(wiring.Component):
     engine_reset, engine_reset_done, driver_ok : engine side
     row, bank, write_enable, write_data, read_data :
         To the queue rows.
+    row_reset : ``Out(1)``
+        Pulse: reset queue ``row``.
+    rows_reset : ``In(stream)``
+        Queues whose reset is done.
     started_row, started : ``Out``
         Pulse: a queue was enabled.
     config_vector : ``Out(16)``
@@ -73,6 +83,8 @@ class CommonConfig(wiring.Component):
             "write_enable": Out(4),
             "write_data": Out(32),
             "read_data": In(32),
+            "row_reset": Out(1),
+            "rows_reset": In(stream.Signature(row_width(rows))),
             "started": Out(1),
             "started_row": Out(row_width(rows)),
             "config_vector": Out(16, init=NO_VECTOR),
@@ -97,6 +109,7 @@ class CommonConfig(wiring.Component):
         answer = Signal(32)
         valid_queue = queue_select < self._queues
         swept = Signal(range(8 * self._rows))
+        one_row = Signal()                 # the sweep is of one queue
 
         legal = Signal()
         conditions = [(accepted & ~self.offered) == 0, accepted[32]]
@@ -136,7 +149,7 @@ class CommonConfig(wiring.Component):
                     m.d.comb += [bank.eq(number), banked.eq(1)]
         m.d.comb += self.bank.eq(bank)
 
-        was_enabled = Signal()
+        was_enabled, in_reset = Signal(), Signal()
         generation_step = Signal()
         m.d.comb += generation_step.eq(self.config_changed)
         with m.If(generation_step):
@@ -148,14 +161,19 @@ class CommonConfig(wiring.Component):
                 number = swept >> 3
                 m.d.comb += [
                     self.row.eq(number), self.bank.eq(swept[:3]), self.write_enable.eq(0xF),
-                    self.write_data.eq(0), self.forget.eq(1),
+                    self.write_data.eq(0), self.forget.eq(~one_row),
                 ]
                 with m.If(swept[:3] == 6):
                     m.d.comb += self.write_data.eq(
                         Cat(Mux(number < self._queues, C(self._max_queue_size, 16), C(0, 16)),
                             C(NO_VECTOR, 16)))
                 m.d.sync += swept.eq(swept + 1)
-                with m.If(swept == 8 * self._rows - 1):
+                with m.If(one_row):
+                    with m.If(swept[:3] == 7):
+                        m.d.comb += self.rows_reset.ready.eq(1)
+                        m.d.sync += [one_row.eq(0), swept.eq(0)]
+                        m.next = "IDLE"
+                with m.Elif(swept == 8 * self._rows - 1):
                     m.next = "CLEARED"
             with m.State("CLEARED"):
                 m.d.comb += self.forget.eq(1)
@@ -175,6 +193,9 @@ class CommonConfig(wiring.Component):
                     m.next = "SWEEP"
                 with m.Elif(self.function_reset & ~resetting):
                     m.d.sync += resetting.eq(1)
+                with m.Elif(self.rows_reset.valid & ~resetting & self.interrupts_idle):
+                    m.d.sync += [swept.eq(self.rows_reset.payload << 3), one_row.eq(1)]
+                    m.next = "SWEEP"
                 with m.Elif(self.bus.request.valid):
                     # The bank of the selected row is read in this cycle, whether it is enabled in the next.
                     m.next = "LOOK"
@@ -183,13 +204,13 @@ class CommonConfig(wiring.Component):
                 m.d.sync += answer.eq(self.read_data)
                 m.next = "ACCESS"
             with m.State("ACCESS"):
-                m.d.comb += [was_enabled.eq(self.read_data[0]), self.bus.request.ready.eq(1)]
+                m.d.comb += [was_enabled.eq(self.read_data[0]), in_reset.eq(self.read_data[1]), self.bus.request.ready.eq(1)]
                 m.next = "IDLE"
                 with m.If(access.write):
                     self._elaborate_write(m, offset, enables, value, merge, low_half, high_half,
                                           device_select, driver_select, queue_select, accepted,
                                           status, frozen, legal, resetting, bank, banked,
-                                          was_enabled, valid_queue)
+                                          was_enabled, in_reset, valid_queue)
                 with m.Else():
                     m.next = "RESPOND"
                     with m.Switch(offset[2:]):
@@ -205,10 +226,11 @@ class CommonConfig(wiring.Component):
                                 m.d.sync += answer.eq(register)
                         with m.Case(Common.QUEUE_NOTIF_CONFIG_DATA >> 2):
                             # What names a queue in a doorbell is its number, with NOTIF_CONFIG_DATA or without.
-                            m.d.sync += answer.eq(Mux(valid_queue & accepted[Feature.NOTIF_CONFIG_DATA], queue_select, 0))
+                            m.d.sync += answer.eq(Cat(Mux(valid_queue & accepted[Feature.NOTIF_CONFIG_DATA], queue_select, 0),
+                                                      valid_queue & in_reset))
                         with m.Case(Common.QUEUE_ENABLE >> 2):
                             m.d.sync += answer.eq(Mux(valid_queue,
-                                                      Cat(answer[:16], queue_select), 0))
+                                                      Cat(answer[0], C(0, 15), queue_select), 0))
                         with m.Default():
                             with m.If(~banked | ~valid_queue):
                                 m.d.sync += answer.eq(0)
@@ -228,7 +250,7 @@ class CommonConfig(wiring.Component):
 
     def _elaborate_write(self, m, offset, enables, value, merge, low_half, high_half,
                          device_select, driver_select, queue_select, accepted, status, frozen,
-                         legal, resetting, bank, banked, was_enabled, valid_queue):
+                         legal, resetting, bank, banked, was_enabled, in_reset, valid_queue):
         """What a write does, by DW."""
         with m.Switch(offset[2:]):
             with m.Case(Common.DEVICE_FEATURE_SELECT >> 2):
@@ -258,11 +280,14 @@ class CommonConfig(wiring.Component):
                         m.d.sync += status.eq(status | (written & _DRIVER_BITS & ~refused))
                 with m.If(high_half):
                     m.d.sync += queue_select.eq(value[16:])
+            with m.Case(Common.QUEUE_RESET >> 2):
+                with m.If(high_half & (value[16:] == 1) & accepted[Feature.RING_RESET] & was_enabled & valid_queue & ~resetting):
+                    m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET), self.write_enable.eq(0b0001), self.row_reset.eq(1)]
             with m.Default():
                 fixed = Signal(32)
                 size = value[:16]
                 m.d.comb += fixed.eq(value)
-                with m.If(banked & valid_queue & ~was_enabled & ~resetting):
+                with m.If(banked & valid_queue & ~was_enabled & ~in_reset & ~resetting):
                     m.d.comb += [self.bank.eq(bank), self.write_data.eq(fixed),
                                  self.write_enable.eq(enables)]
                     with m.If(bank == 6):

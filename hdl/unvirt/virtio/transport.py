@@ -119,6 +119,7 @@ class VirtioTransport(wiring.Component):
         connect(m, msix.messages, flipped(self.messages))
         connect(m, notify.notifications, flipped(engine.notifications))
         connect(m, flipped(engine.interrupts), interrupts.events)
+        connect(m, flipped(engine.rows_reset), common.rows_reset)
         for index in range(self._config_ports):
             connect(m, flipped(getattr(engine, f"config_{index}")), rows_memory.ports[index])
         connect(m, interrupts.configs, rows_memory.ports[self._config_ports])
@@ -138,6 +139,8 @@ class VirtioTransport(wiring.Component):
             engine.driver_ok.eq(common.driver_ok),
             engine.features.eq(common.features),
             engine.reset.eq(common.engine_reset),
+            engine.row_resets.valid.eq(common.row_reset),
+            engine.row_resets.payload.eq(common.row),
 
             rows_memory.row.eq(common.row),
             rows_memory.bank.eq(common.bank),

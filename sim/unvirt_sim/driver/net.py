@@ -130,6 +130,28 @@ class NetDriver:
         for driver in drivers:
             driver._fragments = []
 
+    async def reset_queue(self, role):
+        """Reset the queue that is this driver's ``role``, "rx" or "tx", and take its buffers back; return how many were outstanding [2.6.1]."""
+        queue = getattr(self, role)
+        # What the device used before goes the usual way; the rest is not used any more when the reset is done.
+        pending = [chain.token for chain in queue.outstanding.values()]
+        if role == "rx":
+            pending += [used.chain.token for used in self._fragments]
+            self._fragments = []
+        await self.device.reset_queue(queue.index)
+        for buffer in pending:
+            buffer.free()
+        return len(pending)
+
+    async def restart_queue(self, role, *, size=None, order="fifo"):
+        """Bring a queue back that was reset, with fresh rings [2.6.1.2]."""
+        old = getattr(self, role)
+        order = "fifo" if self.device.has(Feature.IN_ORDER) else order
+        queue = await self.device.setup_queue(old.index, size=size, vector=old.vector, order=order, rng=self.rng)
+        if self.interrupts == "poll":
+            await queue.disable_interrupts()
+        setattr(self, role, queue)
+
     async def mac(self):
         """Return the MAC address as bytes."""
         return (await self.device.config(NetConfig.MAC, 6)).to_bytes(6, "little")

@@ -30,10 +30,10 @@ def test_count():
             ctx.set(dut.taken_row, taken)
             ctx.set(dut.given_valid, give)
             ctx.set(dut.given_row, given)
-            ctx.set(dut.row, looked)
+            ctx.set(dut.row[0], looked)
             expected = held[looked]
             await ctx.tick()
-            assert ctx.get(dut.count) == expected
+            assert ctx.get(dut.count[0]) == expected
             held[taken] += take
             held[given] -= give
             full += most in held

@@ -10,13 +10,14 @@ Per row: `known` (index read last) and `fetched` (first entry not yet requested)
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import Doorbell, QueueConfigPort, row_width
+from .contract import RowDrain
 from .meta import LineRead, SmallAnswer, SmallRead
-from .rows import RowFlags, RowMemory, Sweep
+from .rows import RowFlags, RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
 
 __all__ = ["AvailController"]
@@ -54,13 +55,17 @@ class AvailController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; answers are consumed without effect.
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        A row in reset, which is not enabled; nothing of its ring is under way.
     visits, notified_valid, notified : ``In``
         Rows to serve; the doorbells themselves, never stalled.
     index_answers, finished : ``In(stream)``
         What came of earlier requests.
     index_reads, ring_reads : ``Out(stream)``
+    index_free, ring_free : ``In(1)``
+        There is a context for an index read, for a ring read.
     again : ``Out(stream)``
-        Rows that could not go on for want of slots, back to the scheduler's tail.
+        Rows that could not go on for want of slots or of a context, back to the scheduler's tail.
     flags : ``Out(stream.Signature(WriteBeat))``
         Writes of used flags and of avail_event.
     retired_row, retired : ``Out``/``In``
@@ -85,12 +90,16 @@ class AvailController(wiring.Component):
         super().__init__({
             "event_idx": In(1),
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
             "notified_valid": In(1),
             "notified": In(Doorbell(rows)),
             "index_answers": In(stream.Signature(SmallAnswer(rows))),
             "finished": In(stream.Signature(width)),
             "index_reads": Out(stream.Signature(SmallRead(rows))),
+            "index_free": In(1),
+            "ring_free": In(1),
             "ring_reads": Out(stream.Signature(LineRead(rows))),
             "again": Out(stream.Signature(width)),
             "flags": Out(stream.Signature(WriteBeat(data_width))),
@@ -115,8 +124,7 @@ class AvailController(wiring.Component):
         # What the newest doorbell of each row told.
         m.submodules.hints = hints = RowMemory(data.StructLayout({"there": 1, "index": 16}), rows=self._rows, readers=1)
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
-        for cells in (state, coming, hints):
-            connect(m, flipped(self.sweep), cells.sweep)
+        connect_sweep(m, self.sweep, (state, coming, hints))
 
         row = Signal(row_width(self._rows))
         next_row = Signal.like(row)
@@ -155,6 +163,7 @@ class AvailController(wiring.Component):
         entry = Signal(64)
         line_left = Signal(7)
         count = Signal(7)
+        again = Signal()                       # for want of a context
         fence = Signal()
         flags_value = Signal(16)
         flags_address = Signal(64)
@@ -169,11 +178,13 @@ class AvailController(wiring.Component):
 
         self._drive_requests(m, row, now, config, count, entry, fence, flags_value, flags_address)
 
+        with m.If(~self.row_drain.fetch):
+            m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="avail"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~self.visits.valid & ~self.index_answers.valid
                                          & ~self.finished.valid)
-                m.d.sync += [is_answer.eq(0), is_finished.eq(0), fence.eq(0)]
+                m.d.sync += [is_answer.eq(0), is_finished.eq(0), fence.eq(0), again.eq(0)]
                 with m.If(self.index_answers.valid):
                     m.d.comb += [self.index_answers.ready.eq(1),
                                  next_row.eq(self.index_answers.payload.row)]
@@ -218,7 +229,7 @@ class AvailController(wiring.Component):
                     m.d.sync += [now.known.eq(hint.index), now.stale.eq(now.stale)]
                     with m.If(self.event_idx):
                         m.d.sync += now.silent.eq(1)
-                with m.If(is_answer & ~self.drain):
+                with m.If(is_answer & ~self.drain & config.enabled):
                     fresh = wrap_sub(index, now.fetched)
                     busy = stale | (now.known != now.fetched)
                     with m.If(answer.error | (fresh > config.size)):
@@ -271,8 +282,9 @@ class AvailController(wiring.Component):
                 m.next = "RING"
 
             with m.State("RING"):
-                m.d.comb += self.ring_reads.valid.eq(count != 0)
-                with m.If(count == 0):
+                # Contexts come back as answers are taken and lines are finished, here: waiting for one would keep them from it.
+                m.d.comb += self.ring_reads.valid.eq((count != 0) & self.ring_free)
+                with m.If((count == 0) | ~self.ring_free):
                     m.next = "INDEX"
                 with m.Elif(self.ring_reads.ready):
                     m.d.comb += budget.reserve.eq(count)
@@ -282,20 +294,27 @@ class AvailController(wiring.Component):
 
             with m.State("INDEX"):
                 wanted = (now.stale | (now.silent & (pending == 0))) & ~now.index_pending
-                m.d.comb += self.index_reads.valid.eq(wanted)
+                m.d.comb += self.index_reads.valid.eq(wanted & self.index_free)
                 with m.If(~wanted):
+                    m.next = "STORE"
+                with m.Elif(~self.index_free):
+                    m.d.sync += again.eq(1)
                     m.next = "STORE"
                 with m.Elif(self.index_reads.ready):
                     m.d.sync += [now.stale.eq(0), now.index_pending.eq(1)]
                     m.next = "STORE"
 
             with m.State("STORE"):
+                # What is reset was seen at rest: it is swept, and not written any more.
+                mine = self.row_drain.fetch & (row == self.row_drain.row)
                 m.d.comb += [
-                    state.write_valid.eq(1),
+                    state.write_valid.eq(~(mine & self.row_clean)),
                     coming.write_value.eq(config.enabled & ((pending != 0) | now.ring_pending | now.index_pending)),
                 ]
                 m.next = "IDLE"
-                with m.If((pending != 0) & ~now.ring_pending & config.enabled & ~self.drain):
+                with m.If(mine & ~config.enabled & ~now.index_pending & ~now.ring_pending):
+                    m.d.sync += self.row_clean.eq(1)
+                with m.If((again | ((pending != 0) & ~now.ring_pending)) & config.enabled & ~self.drain):
                     m.next = "AGAIN"
 
             with m.State("AGAIN"):

@@ -15,7 +15,7 @@ from ...stream.flags import FlagTable
 from ...stream.free_list import FreeList
 from ..contract import row_width
 from .contract import GROUP_SEGMENTS, ChainPortSignature, ChainRecord, Segment
-from .rows import RowMemory, Sweep
+from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["ChainAdd", "ChainStore", "WalkerPortSignature"]
 
@@ -116,7 +116,7 @@ class ChainStore(wiring.Component):
         m.submodules.groups = groups = FreeList(self._groups)
         m.submodules.walked = walked = FlagTable(self._slots, 4)
         m.submodules.parsed = parsed = RowMemory(16, rows=self._rows, readers=5)
-        wiring.connect(m, wiring.flipped(self.sweep), parsed.sweep)
+        connect_sweep(m, self.sweep, (parsed,))
         consumers = (self.issue, self.retire, self.sink, self.request)
 
         def table(name, width, depth, readers, domain="sync"):

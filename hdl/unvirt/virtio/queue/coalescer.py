@@ -8,11 +8,11 @@
 
 from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..contract import QueueConfigPort, row_width
-from .contract import Published
-from .rows import RowMemory, Sweep
+from .contract import Published, RowDrain
+from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["CoalescePortSignature", "CoalesceSetting", "Coalescer"]
 
@@ -83,6 +83,8 @@ class Coalescer(wiring.Component):
     Members
     -------
     drain : ``In(1)``
+    row_drain : ``In(RowDrain)``
+        The same for one row, from ``notify`` on.
     published : ``In(stream.Signature(Published))``, due : ``Out(stream.Signature(Published))``
     port : ``In(CoalescePortSignature)``
     config : ``Out(QueueConfigPort)``
@@ -100,6 +102,7 @@ class Coalescer(wiring.Component):
         self._cycles = cycles_per_microsecond
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
             "published": In(stream.Signature(Published(rows))),
             "due": Out(stream.Signature(Published(rows))),
             "port": In(CoalescePortSignature(rows)),
@@ -113,8 +116,7 @@ class Coalescer(wiring.Component):
         port = self.port
         m.submodules.settings = settings = RowMemory(CoalesceSetting, rows=self._rows, readers=1)
         m.submodules.state = state = RowMemory(_WaitingRow, rows=self._rows, readers=1)
-        for rows in (settings, state):
-            connect(m, flipped(self.sweep), rows.sweep)
+        connect_sweep(m, self.sweep, (settings, state))
         now = Signal(17)
         cycle = Signal(range(self._cycles))
         m.d.sync += cycle.eq(cycle + 1)
@@ -165,7 +167,9 @@ class Coalescer(wiring.Component):
         age = Signal(17)
         enough = Signal()
         due = Signal()
+        drain = Signal()
         m.d.comb += [
+            drain.eq(self.drain | (self.row_drain.notify & (row == self.row_drain.row))),
             total.packets.eq(Mux(packets[16], 0xFFFF, packets)),
             total.count.eq(Mux(count[16], 0xFFFF, count)),
             total.place.eq(Mux(publication, event.place, found.place)),
@@ -174,9 +178,9 @@ class Coalescer(wiring.Component):
             # Ticks are counted: only with one more than asked for the time is up for certain.
             enough.eq((setting.packets == 0) | (setting.microseconds == 0) | (total.packets >= setting.packets)
                       | (age > setting.microseconds)),
-            due.eq(held | ((publication | (kind == _Kind.SWEEP)) & (total.packets != 0) & enough)),
-            stalled.eq(due & ~self.due.ready & ~self.drain),
-            state.write_valid.eq(~self.drain & ((publication & ~due) | (due & self.due.ready))),
+            due.eq(~drain & (held | ((publication | (kind == _Kind.SWEEP)) & (total.packets != 0) & enough))),
+            stalled.eq(due & ~self.due.ready),
+            state.write_valid.eq(~drain & ((publication & ~due) | (due & self.due.ready))),
             state.write_row.eq(row),
             state.write_value.eq(Mux(due, 0, total)),
             port.answer_valid.eq(kind == _Kind.ASK),

@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from ..contract import row_width
 
 __all__ = ["CHAIN_LENGTH_WIDTH", "GROUP_SEGMENTS", "LENGTH_WIDTH", "Segment", "ChainRecord", "ChainPortSignature",
-           "Published", "Release", "UsedElement"]
+           "Published", "Release", "RowDrain", "UsedElement"]
 
 GROUP_SEGMENTS = 8
 """Segments in one group of the segment store."""
@@ -91,6 +91,17 @@ def ChainPortSignature(rows, slots, groups):
         "next_group": In(range(groups)),        # combinational
         "release": Out(stream.Signature(Release(slots, groups))),
     })
+
+
+class RowDrain(data.StructLayout):
+    """A row that is being reset while the others run; each level stays until the reset has ended.
+
+    ``fetch``: nothing more of it is fetched, what is under way comes home. ``services``: then what is in the store is given back unused.
+    ``notify``: then nobody is told of it any more.
+    """
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "fetch": 1, "services": 1, "notify": 1})
 
 
 class UsedElement(data.StructLayout):

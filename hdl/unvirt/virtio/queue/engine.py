@@ -24,7 +24,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, WriteBeat
-from ..contract import EngineControlSignature
+from ..contract import EngineControlSignature, row_width
 from ..spec import Feature
 from .coalescer import CoalescePortSignature, Coalescer
 from .control import EngineControl
@@ -33,6 +33,8 @@ from .lanes import GranuleChain
 from .notify_decision import NotifyDecision
 from .request import RequestByte, RequestService, ResponseByte
 from .retire import SourcePacket
+from .row_reset import RowReset
+from .rows import Sweep, connect_sweep
 from .sink import Sink, SinkPacket
 from .source_service import SourceService
 from .used import UsedWriter
@@ -79,6 +81,10 @@ class QueueEngine(wiring.Component):
         Both DMA engines and the interrupt path have nothing under way.
     drain : ``Out(1)``
         For the personality: discard what waits.
+    request_abandoned : ``Out(1)``
+        Pulse: forget the request at hand, its queue is being reset.
+    row_cleared, cleared_row : ``Out``
+        Pulse: this queue was reset.
     stat_source_dropped, stat_sink_dropped : ``Out(1)``
     """
 
@@ -116,6 +122,9 @@ class QueueEngine(wiring.Component):
             "max_read_request_size": In(3),
             "dma_idle": In(1),
             "drain": Out(1),
+            "request_abandoned": Out(1),
+            "row_cleared": Out(1),
+            "cleared_row": Out(row_width(config.rows)),
             "stat_source_dropped": Out(1),
             "stat_sink_dropped": Out(1),
         })
@@ -125,6 +134,7 @@ class QueueEngine(wiring.Component):
         config = self._config
         rows = config.rows
         m.submodules.engine_control = control = EngineControl(rows=rows)
+        m.submodules.row_reset = row_reset = RowReset(rows=rows)
         m.submodules.fetch = fetch = self._fetch
         m.submodules.source = source = self._source
         m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size)
@@ -149,9 +159,16 @@ class QueueEngine(wiring.Component):
         ]
         for block in (fetch, source, sink, request, coalescer, decision):
             m.d.comb += block.drain.eq(control.drain)
-        for block in (fetch, source, sink, request, used, coalescer, decision):
-            m.d.comb += [block.sweep.valid.eq(control.sweep.valid),
-                         block.sweep.row.eq(control.sweep.row)]
+        # The sweep of all rows, or of one that was reset.
+        sweep = Sweep(rows).create()
+        connect_sweep(m, sweep, (fetch, source, sink, request, used, coalescer, decision))
+        m.d.comb += [
+            sweep.valid.eq(control.sweep.valid | row_reset.sweep.valid),
+            sweep.row.eq(Mux(control.sweep.valid, control.sweep.row, row_reset.sweep.row)),
+            control.sweep.done.eq(sweep.done),
+            row_reset.sweep.done.eq(sweep.done),
+        ]
+        self._elaborate_row_reset(m, row_reset, control, fetch, source, sink, request, used, coalescer, decision)
 
         # Fetch.
         connect(m, flipped(transport.notifications), fetch.notifications)
@@ -235,3 +252,23 @@ class QueueEngine(wiring.Component):
         connect(m, sink.writes, flipped(self.writes[2]))
         connect(m, request.writes, flipped(self.writes[3]))
         return m
+
+    def _elaborate_row_reset(self, m, row_reset, control, fetch, source, sink, request, used, coalescer, decision):
+        """One queue comes to rest while the others go on."""
+        transport, row = self.control, row_reset.drain.row
+        connect(m, flipped(transport.row_resets), row_reset.resets)
+        connect(m, row_reset.done, flipped(transport.rows_reset))
+        for block in (fetch, source, sink, request, coalescer, decision):
+            m.d.comb += block.row_drain.eq(row_reset.drain)
+        m.d.comb += [
+            row_reset.row_rest.eq(fetch.row_rest),
+            row_reset.services_clean.eq(Mux(self._is_request(row), request.row_clean, Mux(self._is_sink(row), sink.row_clean, source.row_clean))),
+            used.mark.eq(row_reset.used_mark),
+            row_reset.used_passed.eq(used.passed),
+            row_reset.notify_clean.eq(decision.row_clean),
+            row_reset.quiet.eq(control.quiet),
+            row_reset.cleared.eq(control.cleared),
+            self.request_abandoned.eq(request.abandoned),
+            self.row_cleared.eq(row_reset.done.valid & row_reset.done.ready),
+            self.cleared_row.eq(row_reset.done.payload),
+        ]

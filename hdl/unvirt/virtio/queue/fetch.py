@@ -15,12 +15,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...pcie.dma import WriteBeat
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
-from .contract import ChainPortSignature
+from .contract import ChainPortSignature, RowDrain
 from .descriptors import DescriptorReader
 from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead, MetaReader, SmallAnswer, SmallRead
 from .packed_side import PackedSide
 from .ring_side import RingSelect
-from .rows import Sweep
+from .rows import Sweep, connect_sweep
 from .scheduler import Scheduler
 from .split_side import SplitSide
 from .walker import Walker
@@ -35,6 +35,8 @@ class FetchSide(wiring.Component):
     -------
     drain : ``In(1)``
         Nothing new is fetched; what is in flight comes home.
+    row_drain : ``In(RowDrain)``, row_rest : ``Out(1)``
+        A row in reset; nothing of it was under way in the cycle before, apart from what is in the store.
     notifications : ``In(stream.Signature(Doorbell))``
         Doorbells, always accepted once ``ready``.
     indirect_enabled, event_idx, packed : ``In(1)``
@@ -71,6 +73,8 @@ class FetchSide(wiring.Component):
         port = ChainPortSignature(rows, config.chain_slots, config.segment_groups)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_rest": Out(1),
             "notifications": In(stream.Signature(Doorbell(rows))),
             "indirect_enabled": In(1),
             "event_idx": In(1),
@@ -123,8 +127,7 @@ class FetchSide(wiring.Component):
         connect(m, packed.side, select.packed_side)
         for block, index in ((side, 0), (split, 1), (walker, 2)):
             connect(m, block.config, flipped(self.configs[index]))
-        for block in (side, meta, walker, store):
-            connect(m, flipped(self.sweep), block.sweep)
+        connect_sweep(m, self.sweep, (side, meta, walker, store))
 
         # Doorbells: one memory of who is waiting, one of who was notified.
         doorbell = self.notifications
@@ -141,8 +144,9 @@ class FetchSide(wiring.Component):
         # While draining rows are visited until their lines are back, also that of a row that waits for the end of a chain.
         drain_row = Signal(row_width(rows))
         m.d.sync += drain_row.eq(drain_row + 1)
-        m.d.comb += [scheduler.kicks[4].valid.eq(self.drain & self.packed & ~meta.at_rest),
-                     scheduler.kicks[4].payload.eq(drain_row)]
+        resetting = self.row_drain.fetch & ~side.row_clean & ~self.drain
+        m.d.comb += [scheduler.kicks[4].valid.eq(resetting | (self.drain & self.packed & ~meta.at_rest)),
+                     scheduler.kicks[4].payload.eq(Mux(resetting, self.row_drain.row, drain_row))]
         connect(m, scheduler.visits, side.visits)
 
         # Reads and answers.
@@ -179,11 +183,17 @@ class FetchSide(wiring.Component):
         m.d.comb += [
             side.drain.eq(self.drain),
             walker.drain.eq(self.drain),
+            side.row_drain.eq(self.row_drain),
+            walker.row_drain.eq(self.row_drain),
+            meta.line_rest_row.eq(self.row_drain.row),
+            self.row_rest.eq(side.row_clean & meta.line_rest & walker.row_rest),
             side.event_idx.eq(self.event_idx),
             walker.indirect_enabled.eq(self.indirect_enabled),
             meta.line_room_row.eq(side.room_row),
             side.room.eq(meta.line_room),
             packed.context_free.eq(meta.line_free_any),
+            split.index_free.eq(meta.index_free_any),
+            split.ring_free.eq(meta.ring_free_any),
             store.group_taken_sink.eq(walker.group_taken_sink),
             walker.source_groups.eq(store.source_groups),
             walker.sink_groups.eq(store.sink_groups),

@@ -21,7 +21,7 @@ from ...stream.fifo import Queue
 from ...stream.free_list import FreeList
 from ..contract import row_width
 from .lanes import LaneMemory
-from .rows import RowCount, Sweep
+from .rows import RowCount, Sweep, connect_sweep
 
 __all__ = ["ContextFree", "SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "LinePortSignature", "MetaReader"]
 
@@ -127,8 +127,10 @@ class MetaReader(wiring.Component):
         Access to the bytes of an answer, until its context is freed.
     ring_free, line_free, request_free : ``In(ContextFree)``
         A context goes back.
-    line_free_any : ``Out(1)``
-        A descriptor context is free.
+    line_rest_row, line_rest : ``In``/``Out``
+        Whether that row has no descriptor context (synchronous).
+    line_free_any, index_free_any, ring_free_any : ``Out(1)``
+        A context for descriptors, for an index, for ring entries is free.
     client : ``Out(ReadClientSignature)``
         To the read engine.
     at_rest : ``Out(1)``
@@ -166,7 +168,11 @@ class MetaReader(wiring.Component):
             "request_free": In(free),
             "line_room_row": In(row_width(rows)),
             "line_room": Out(1),
+            "line_rest_row": In(row_width(rows)),
+            "line_rest": Out(1),
             "line_free_any": Out(1),
+            "index_free_any": Out(1),
+            "ring_free_any": Out(1),
             "client": Out(ReadClientSignature(data_width, self._handle_width, self._buffer_width)),
             "at_rest": Out(1),
             "sweep": In(Sweep(rows)),
@@ -195,6 +201,8 @@ class MetaReader(wiring.Component):
         connect(m, flipped(self.client.write), buffer.write)
         m.d.comb += [
             self.client.lookup_next.eq(self.client.lookup),
+            self.index_free_any.eq(pools[0].alloc.valid),
+            self.ring_free_any.eq(pools[2].alloc.valid),
             self.at_rest.eq(Cat(pool.count == pool.depth for pool in pools).all()),
         ]
         self._elaborate_issue(m, pools, first, records, walks)
@@ -382,15 +390,17 @@ class MetaReader(wiring.Component):
 
     def _elaborate_line_room(self, m, pool):
         """Count the descriptor contexts of each row."""
-        m.submodules.held = held = RowCount(pool.depth, rows=self._rows)
-        connect(m, flipped(self.sweep), held.sweep)
+        m.submodules.held = held = RowCount(pool.depth, rows=self._rows, lookups=2)
+        connect_sweep(m, self.sweep, (held,))
         m.d.comb += [
             held.taken_valid.eq(pool.alloc.valid & pool.alloc.ready),
             held.taken_row.eq(self.descriptor_reads.payload.row),
             held.given_valid.eq(self.line_free.valid),
             held.given_row.eq(self.line_free.row),
-            held.row.eq(self.line_room_row),
-            self.line_room.eq(held.count < pool.depth // 2),
+            held.row[0].eq(self.line_room_row),
+            self.line_room.eq(held.count[0] < pool.depth // 2),
+            held.row[1].eq(self.line_rest_row),
+            self.line_rest.eq(held.count[1] == 0),
             self.line_free_any.eq(pool.alloc.valid),
         ]
 

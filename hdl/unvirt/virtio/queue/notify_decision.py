@@ -3,13 +3,13 @@
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..contract import Notification, QueueConfigPort, row_width
 from ..spec import NO_VECTOR, EventMode
-from .contract import Published
+from .contract import Published, RowDrain
 from .meta import SmallAnswer, SmallRead
-from .rows import RowMemory, Sweep
+from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["NotifyDecision"]
 
@@ -53,6 +53,8 @@ class NotifyDecision(wiring.Component):
 
     Members
     -------
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        The same for one row, from ``notify`` on; no read of it is in flight.
     published : ``In(stream.Signature(Published))``
     answers : ``In(stream.Signature(SmallAnswer))``
     reads : ``Out(stream.Signature(SmallRead))``
@@ -76,6 +78,8 @@ class NotifyDecision(wiring.Component):
         self._rows = rows
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
             "event_idx": In(1),
             "packed": In(1),
             "msix_enable": In(1),
@@ -92,7 +96,7 @@ class NotifyDecision(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.state = state = RowMemory(_DecisionRow, rows=self._rows, readers=1)
-        connect(m, flipped(self.sweep), state.sweep)
+        connect_sweep(m, self.sweep, (state,))
         row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
         is_answer = Signal()
         answer = Signal(SmallAnswer(self._rows))
@@ -128,6 +132,8 @@ class NotifyDecision(wiring.Component):
 
         with m.If(self.reads.ready):
             m.d.sync += self.reads.valid.eq(0)
+        with m.If(~self.row_drain.notify):
+            m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="notify_decision"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid
@@ -144,6 +150,13 @@ class NotifyDecision(wiring.Component):
                                  next_row.eq(self.published.payload.row)]
                     m.d.sync += published.eq(self.published.payload)
                     m.next = "DECIDE"
+                with m.Elif(self.row_drain.notify & ~self.row_clean & ~self.reads.valid):
+                    m.d.comb += next_row.eq(self.row_drain.row)
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                # Only looked at between events, so none of the row is left but a read.
+                m.d.sync += self.row_clean.eq(~found.in_flight)
+                m.next = "IDLE"
             with m.State("DECIDE"):
                 possible = ~self.msix_enable | (config.vector != NO_VECTOR)
                 m.d.comb += [state.write_valid.eq(1), now.eq(found)]
@@ -151,6 +164,8 @@ class NotifyDecision(wiring.Component):
                 m.next = "IDLE"
                 with m.If(self.drain):
                     m.d.comb += now.as_value().eq(0)
+                with m.Elif(self.row_drain.notify & (row == self.row_drain.row)):
+                    m.d.comb += now.in_flight.eq(found.in_flight & ~is_answer)
                 with m.Elif(is_answer):
                     m.d.comb += [now.in_flight.eq(again), now.dirty.eq(0),
                                  self.violation.eq(answer.error)]

@@ -8,18 +8,18 @@
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import QueueConfigPort, row_width
 from ..spec import EventMode
-from .contract import CHAIN_LENGTH_WIDTH
+from .contract import CHAIN_LENGTH_WIDTH, RowDrain
 from .meta import LineRead
 from .packed_ends import ChainEnd
 from .packed_heads import LineEnd, PackedJob, PackedResult
 from .packed_lines import LINES, ArrivedLine
-from .rows import RowFlags, RowMemory, Sweep
+from .rows import RowFlags, RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
 
 __all__ = ["PackedController"]
@@ -71,7 +71,8 @@ class PackedController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; lines that arrive are given back.
-    visits, notified_valid, notified_row, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added, config :
+    row_drain, row_clean, visits, notified_valid, notified_row, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added,
+    config :
         As in :class:`~unvirt.virtio.queue.avail.AvailController`.
     reads : ``Out(stream.Signature(LineRead))``
         ``position`` carries the number of the line.
@@ -99,6 +100,8 @@ class PackedController(wiring.Component):
         super().__init__({
             "event_idx": In(1),
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
             "notified_valid": In(1),
             "notified_row": In(width),
@@ -136,8 +139,7 @@ class PackedController(wiring.Component):
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         m.submodules.notified = notified = RowFlags(rows=self._rows)
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
-        for cells in (state, coming):
-            connect(m, flipped(self.sweep), cells.sweep)
+        connect_sweep(m, self.sweep, (state, coming))
 
         row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
         now, found = Signal(PackedRow), state.read_value[0]
@@ -190,6 +192,8 @@ class PackedController(wiring.Component):
             with m.If(moved >= config.size):
                 m.d.sync += [now.slot.eq(moved - config.size), now.lap.eq(~now.lap)]
 
+        with m.If(~self.row_drain.fetch):
+            m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="packed"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~self.visits.valid & ~self.results.valid)
@@ -310,7 +314,11 @@ class PackedController(wiring.Component):
                     m.next = "PLAN"
 
             with m.State("STORE"):
-                m.d.comb += state.write_valid.eq(1)
+                # What is reset was seen at rest: it is swept, and not written any more.
+                mine = self.row_drain.fetch & (row == self.row_drain.row)
+                m.d.comb += state.write_valid.eq(~(mine & self.row_clean))
+                with m.If(mine & ~config.enabled & (under_way == 0) & ~now.looking):
+                    m.d.sync += self.row_clean.eq(1)
                 m.next = "IDLE"
                 with m.If(crowded & ~self.drain):
                     m.next = "AGAIN"

@@ -3,11 +3,11 @@
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 from .contract import CHAIN_LENGTH_WIDTH
-from .rows import RowFlags, RowMemory, Sweep
+from .rows import RowFlags, RowMemory, Sweep, connect_sweep
 
 __all__ = ["ChainEnd", "ChainEnds", "RowChainEnd"]
 
@@ -62,7 +62,7 @@ class ChainEnds(wiring.Component):
         m = Module()
         m.submodules.fresh = fresh = RowFlags(rows=self._rows)
         m.submodules.newest = newest = RowMemory(ChainEnd, rows=self._rows, readers=1)
-        connect(m, flipped(self.sweep), newest.sweep)
+        connect_sweep(m, self.sweep, (newest,))
         found = self.ends.payload
         m.d.comb += [
             self.ends.ready.eq(self.kicks.ready),

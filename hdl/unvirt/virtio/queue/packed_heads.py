@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 from .chains import ChainAdd
+from .contract import RowDrain
 from .descriptors import DescriptorItem
 from .meta import LineAnswer
 from .packed_lines import ArrivedLine
@@ -63,7 +64,8 @@ class PackedHeads(wiring.Component):
     **Latency**: two cycles from a job to its line, then one from an item to the walker. **Throughput**: two cycles a head and what the
     walker takes, one cycle for other descriptors of a chain. **Ordering**: one line after the other.
 
-    While ``drain``, and for a job with ``drop``, the line goes back unread. A failed read of a line that was wanted is a violation.
+    While ``drain``, of a row that is reset and for a job with ``drop``, the line goes back unread. A failed read of a line that was wanted is a
+    violation.
 
     Parameters
     ----------
@@ -92,6 +94,7 @@ class PackedHeads(wiring.Component):
         item = DescriptorItem(rows, contexts)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
             "jobs": In(stream.Signature(PackedJob(rows, contexts))),
             "results": Out(stream.Signature(PackedResult(rows))),
             "lines": Out(stream.Signature(LineAnswer(rows, contexts))),
@@ -176,7 +179,7 @@ class PackedHeads(wiring.Component):
                     m.next = "LOOK"
             with m.State("LOOK"):
                 with m.If(self.found.valid & ~found.walk):
-                    with m.If(self.drain | job.drop):
+                    with m.If(self.drain | job.drop | (self.row_drain.fetch & (job.row == self.row_drain.row))):
                         stop(LineEnd.DROPPED)
                     with m.Elif(found.error):
                         m.d.comb += self.violation.eq(1)

@@ -23,6 +23,7 @@ from .packed_ends import ChainEnds, RowChainEnd
 from .packed_heads import PackedHeads, PackedJob, PackedResult
 from .packed_lines import LineTable
 from .ring_side import RingSideSignature
+from .rows import connect_sweep
 
 __all__ = ["PackedSide"]
 
@@ -88,8 +89,7 @@ class PackedSide(wiring.Component):
         connect(m, controller.flags, flipped(side.flags))
         connect(m, controller.config, flipped(side.config))
         connect(m, controller.reads, flipped(side.reads))
-        for block in (controller, chain_ends):
-            connect(m, flipped(side.sweep), block.sweep)
+        connect_sweep(m, side.sweep, (controller, chain_ends))
         connect(m, controller.jobs, jobs.i)
         connect(m, jobs.o, heads.jobs)
         connect(m, heads.results, results.i)
@@ -107,6 +107,9 @@ class PackedSide(wiring.Component):
             controller.event_idx.eq(side.event_idx),
             controller.drain.eq(side.drain),
             heads.drain.eq(side.drain),
+            controller.row_drain.eq(side.row_drain),
+            heads.row_drain.eq(side.row_drain),
+            side.row_clean.eq(controller.row_clean),
             controller.notified_valid.eq(side.notified_valid),
             controller.notified_row.eq(side.notified.row),
             side.retired_row.eq(controller.retired_row),

@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, WriteBeat
 from ..contract import row_width
-from .contract import GROUP_SEGMENTS, LENGTH_WIDTH, ChainPortSignature, UsedElement
+from .contract import GROUP_SEGMENTS, LENGTH_WIDTH, ChainPortSignature, RowDrain, UsedElement
 from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
-from .rows import RowMemory, Sweep
+from .rows import RowMemory, Sweep, connect_sweep
 from .scheduler import Scheduler
 
 __all__ = ["RequestByte", "RequestService", "ResponseByte"]
@@ -45,6 +45,10 @@ class RequestService(wiring.Component):
     Members
     -------
     drain : ``In(1)``
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        A row in reset: what waits is given back, as with ``drain``; none of it is left.
+    abandoned : ``Out(1)``
+        Pulse: the personality forgets the request at hand, if it has any of it.
     chains_left : ``In(1)``
         Some chain is in the store: while draining, it may be one of a request.
     ready_rows : ``In(stream.Signature(row))``
@@ -71,6 +75,9 @@ class RequestService(wiring.Component):
         row = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
+            "abandoned": Out(1),
             "chains_left": In(1),
             "ready_rows": In(stream.Signature(row)),
             "chains": Out(ChainPortSignature(rows, slots, groups)),
@@ -94,10 +101,10 @@ class RequestService(wiring.Component):
         lanes = self._data_width // 8
         m.submodules.scheduler = scheduler = Scheduler(rows=self._rows, kicks=2)
         m.submodules.state = state = RowMemory(16, rows=self._rows, readers=3)
-        connect(m, flipped(self.sweep), state.sweep)
+        connect_sweep(m, self.sweep, (state,))
         connect(m, flipped(self.ready_rows), scheduler.kicks[0])
-        drain_row = Signal(row_width(self._rows))
-        m.d.sync += drain_row.eq(drain_row + 1)
+        counter, drain_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
+        m.d.sync += counter.eq(counter + 1)
 
         chains = self.chains
         row, position = Signal(row_width(self._rows)), Signal(16)
@@ -116,7 +123,8 @@ class RequestService(wiring.Component):
         line_left = Signal(8)
         done = Signal()                                   # the chain is given back
         m.d.comb += [
-            scheduler.kicks[1].valid.eq(self.drain & self.chains_left & self._is_request(drain_row)),
+            drain_row.eq(Mux(self.drain, counter, self.row_drain.row)),
+            scheduler.kicks[1].valid.eq(Mux(self.drain, self.chains_left, self.row_drain.services) & self._is_request(drain_row)),
             scheduler.kicks[1].payload.eq(drain_row),
             state.read_row[0].eq(scheduler.visits.payload),
             state.write_row.eq(row),
@@ -163,6 +171,11 @@ class RequestService(wiring.Component):
             with m.If(index == GROUP_SEGMENTS - 1):
                 m.d.sync += group.eq(chains.next_group)
 
+        mine = self.row_drain.services & (row == self.row_drain.row)
+        drain = Signal()
+        m.d.comb += drain.eq(self.drain | mine)
+        with m.If(~self.row_drain.services):
+            m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="request"):
             with m.State("IDLE"):
                 m.d.comb += [scheduler.visits.ready.eq(1), self.idle.eq(~scheduler.visits.valid)]
@@ -173,13 +186,15 @@ class RequestService(wiring.Component):
                 m.d.comb += chains.order_position.eq(state.read_value[0])
                 m.d.sync += position.eq(state.read_value[0])
                 m.next = "SLOT"
-                with m.If(state.read_value[0] == chains.parsed):
+                with m.If((state.read_value[0] == chains.parsed) | (mine & self.row_clean)):
+                    with m.If(mine):
+                        m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"
             with m.State("SLOT"):
                 # The record is looked up in this cycle.
                 m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
                 m.next = "CHAIN"
-                with m.If(~chains.walked & ~self.drain):
+                with m.If(~chains.walked & ~drain):
                     m.next = "IDLE"
             with m.State("CHAIN"):
                 found = chains.chain
@@ -190,13 +205,13 @@ class RequestService(wiring.Component):
                     answering.eq(0), answered.eq(0), written.eq(0), filled.eq(0),
                 ]
                 m.next = "NEXT"
-                with m.If(self.drain):
+                with m.If(drain):
                     m.next = "RELEASE"
 
             with m.State("NEXT"):
                 # The segment is looked up in this cycle.
                 m.next = "SEGMENT"
-                with m.If(self.drain):
+                with m.If(drain):
                     m.next = "RELEASE"
                 with m.Elif(answering & ((left != 0) | (segments_left == 0))):
                     m.next = "RESPONSE"
@@ -222,8 +237,8 @@ class RequestService(wiring.Component):
                 m.d.sync += context.eq(self.answers.payload.context)
                 with m.If(self.answers.valid):
                     m.next = "ASK_WORD"
-                    with m.If(self.answers.payload.error | self.drain):
-                        m.d.comb += self.violation.eq(self.answers.payload.error & ~self.drain)
+                    with m.If(self.answers.payload.error | drain):
+                        m.d.comb += self.violation.eq(self.answers.payload.error & ~drain)
                         m.next = "FREE"
             with m.State("ASK_WORD"):
                 m.d.comb += self.port.valid.eq(1)
@@ -234,13 +249,13 @@ class RequestService(wiring.Component):
                 m.next = "BYTE"
             with m.State("BYTE"):
                 m.d.comb += [
-                    self.requests.valid.eq(~self.drain),
+                    self.requests.valid.eq(~drain),
                     self.requests.payload.there.eq(1),
                     self.requests.payload.last.eq((byte + 1 == length) & (left == 0) & (segments_left == 0)),
                 ]
-                with m.If(self.requests.ready | self.drain):
+                with m.If(self.requests.ready | drain):
                     m.d.sync += byte.eq(byte + 1)
-                    with m.If((byte + 1 == length) | self.drain):
+                    with m.If((byte + 1 == length) | drain):
                         m.next = "FREE"
                     with m.Elif(byte[:(lanes - 1).bit_length()] == lanes - 1):
                         m.next = "ASK_WORD"
@@ -249,8 +264,8 @@ class RequestService(wiring.Component):
                 m.next = "NEXT"
 
             with m.State("EMPTY"):
-                m.d.comb += [self.requests.valid.eq(~self.drain), self.requests.payload.last.eq(1)]
-                with m.If(self.requests.ready | self.drain):
+                m.d.comb += [self.requests.valid.eq(~drain), self.requests.payload.last.eq(1)]
+                with m.If(self.requests.ready | drain):
                     m.next = "ANSWER"
             with m.State("ANSWER"):
                 # The writable segments follow the readable ones.
@@ -258,8 +273,8 @@ class RequestService(wiring.Component):
                              segments_left.eq(Mux(chain.single, 0, chain.segments - chain.readable_segments))]
                 m.next = "NEXT"
             with m.State("RESPONSE"):
-                m.d.comb += self.responses.ready.eq(~self.drain)
-                with m.If(self.drain):
+                m.d.comb += self.responses.ready.eq(~drain)
+                with m.If(drain):
                     m.next = "RELEASE"
                 with m.Elif(self.responses.valid):
                     m.d.sync += answered.eq(self.responses.payload.last)
@@ -278,11 +293,12 @@ class RequestService(wiring.Component):
                     with m.If(answered):
                         m.next = "USED"
             with m.State("USED"):
-                m.d.comb += self.used.valid.eq(~self.drain)
-                with m.If(self.used.ready | self.drain):
+                m.d.comb += self.used.valid.eq(~drain)
+                with m.If(self.used.ready | drain):
                     m.next = "RELEASE"
             with m.State("RELEASE"):
-                m.d.comb += [chains.release.valid.eq(1), done.eq(chains.release.ready), state.write_valid.eq(done)]
+                m.d.comb += [chains.release.valid.eq(1), done.eq(chains.release.ready), state.write_valid.eq(done),
+                             self.abandoned.eq(drain)]
                 with m.If(done):
                     m.d.sync += position.eq(position + 1)
                     m.next = "AGAIN"

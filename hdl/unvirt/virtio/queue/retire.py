@@ -3,25 +3,26 @@
 
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...stream.flags import FlagTable
 from ..contract import row_width
-from .contract import ChainPortSignature, UsedElement
-from .rows import RowMemory, Sweep
+from .contract import ChainPortSignature, RowDrain, UsedElement
+from .lanes import GranuleChain
+from .rows import RowMemory, Sweep, connect_sweep
 from .source import FetchCount, PacketInfo, SourceRow
 
 __all__ = ["SourcePacket", "FetchTracker", "SourceRetire"]
 
 
 class SourcePacket(data.StructLayout):
-    """A whole packet in the transmit buffer, or granules to be given back (``discard``)."""
+    """A whole packet in the transmit buffer."""
 
     def __init__(self, rows, granules):
         super().__init__({
             "row": row_width(rows),
             "first": range(granules), "last": range(granules), "count": range(granules + 1),
-            "length": 14, "discard": 1,
+            "length": 14,
         })
 
 
@@ -73,7 +74,7 @@ class FetchTracker(wiring.Component):
         m = Module()
         m.submodules.complete = complete = FlagTable(self._slots, 1)
         m.submodules.pieces = pieces = RowMemory(16, rows=self._rows, readers=2)
-        connect(m, flipped(self.sweep), pieces.sweep)
+        connect_sweep(m, self.sweep, (pieces,))
         m.submodules.counts = counts = memory.Memory(shape=FetchCount(self._rows),
                                                      depth=self._slots, init=[])
         answered_shape = data.StructLayout({"count": 12, "failed": 1})
@@ -134,12 +135,16 @@ class SourceRetire(wiring.Component):
     """Hands complete packets to the personality and their chains to the used ring, in queue order.
 
     Two cycles a packet; the next one is looked up meanwhile. A chain is used once its data was fetched completely, whether it is sent or
-    dropped [DER-TX-02]. A failed packet is given back unsent and unused: the function has stopped. While ``drain`` nothing is used; packets
-    still go to the personality, which discards them.
+    dropped [DER-TX-02]. A failed packet is given back unsent and unused: the function has stopped. While ``drain``, and of a row that is reset,
+    nothing is sent or used. A packet that finds no room in ``packets`` waits at the tail, so that a personality that stands still keeps no row from
+    being reset.
 
     Members
     -------
-    visits : ``In(stream.Signature(row))``
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        A row in reset, and whether a visit has found none of it left since ``issue_clean``.
+    visits, again : streams
+        From and to the scheduler.
     chains : ``Out(ChainPortSignature)``
     issued_row, issued : ``Out``/``In``
         State of the issue stage (synchronous).
@@ -150,6 +155,8 @@ class SourceRetire(wiring.Component):
     tracker_* :
         To :class:`FetchTracker`.
     packets : ``Out(stream.Signature(SourcePacket))``
+    discards : ``Out(stream.Signature(GranuleChain))``
+        Memory of packets not sent.
     used : ``Out(stream.Signature(UsedElement))``
     """
 
@@ -160,7 +167,11 @@ class SourceRetire(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "issue_clean": In(1),
+            "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
+            "again": Out(stream.Signature(width)),
             "chains": Out(ChainPortSignature(rows, slots, groups)),
             "issued_row": Out(width),
             "issued": In(SourceRow),
@@ -173,6 +184,7 @@ class SourceRetire(wiring.Component):
             "tracker_failed": In(1),
             "tracker_clear": Out(1),
             "packets": Out(stream.Signature(SourcePacket(rows, granules))),
+            "discards": Out(stream.Signature(GranuleChain(granules))),
             "used": Out(stream.Signature(UsedElement(rows))),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -181,7 +193,7 @@ class SourceRetire(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=3)
-        connect(m, flipped(self.sweep), state.sweep)
+        connect_sweep(m, self.sweep, (state,))
         for index in range(2):
             m.d.comb += [state.read_row[index + 1].eq(self.retired_row[index]),
                          self.retired[index].eq(state.read_value[index + 1])]
@@ -215,10 +227,11 @@ class SourceRetire(wiring.Component):
             state.write_value.granules.eq(now.granules + info.count),
         ]
 
-        packet, used, release = self.packets.payload, self.used.payload, chains.release.payload
+        packet, discards, used, release = self.packets.payload, self.discards.payload, self.used.payload, chains.release.payload
         m.d.comb += [
             packet.row.eq(row), packet.first.eq(info.first), packet.last.eq(info.last), packet.count.eq(info.count),
-            packet.length.eq(info.length), packet.discard.eq(discard),
+            packet.length.eq(info.length),
+            discards.first.eq(info.first), discards.last.eq(info.last), discards.count.eq(info.count),
             used.row.eq(row), used.head.eq(head), used.ring_slots.eq(chain.ring_slots),
             used.full.eq(chain.writable == 0),
             release.slot.eq(slot), release.group.eq(chain.group),
@@ -230,6 +243,11 @@ class SourceRetire(wiring.Component):
             m.d.sync += [slot.eq(chains.slot), walked.eq(chains.walked)]
             m.next = "TEST"
 
+        mine = self.row_drain.services & (row == self.row_drain.row)
+        drain = Signal()
+        m.d.comb += [drain.eq(self.drain | mine), self.again.payload.eq(row)]
+        with m.If(~self.row_drain.services):
+            m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="source_retire"):
             with m.State("IDLE"):
                 m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
@@ -241,29 +259,39 @@ class SourceRetire(wiring.Component):
                 m.d.comb += position.eq(found.position)
                 m.d.sync += [now.eq(found), issued.eq(self.issued.position)]
                 m.next = "SLOT"
-                with m.If(found.position == self.issued.position):
+                with m.If((found.position == self.issued.position) | (mine & self.row_clean)):
+                    with m.If(mine & self.issue_clean):
+                        m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"
             with m.State("SLOT"):
                 look()
             with m.State("TEST"):
                 m.d.sync += [
                     chain.eq(chains.chain), head.eq(chains.head), info.eq(self.info),
-                    discard.eq(self.drain | self.tracker_failed),
+                    discard.eq(drain | self.tracker_failed),
                     sent.eq(self.info.drop),
-                    # An unused chain of a stopped function: only its memory goes back.
-                    given.eq(self.drain | (~self.info.drop & self.tracker_failed)),
+                    # An unused chain of a stopped function or queue: only its memory goes back.
+                    given.eq(drain | (~self.info.drop & self.tracker_failed)),
                 ]
                 m.next = "GIVE"
                 with m.If(~self.info.drop & ~self.tracker_complete):
                     m.next = "IDLE"
+                with m.Elif(~self.info.drop & ~drain & ~self.tracker_failed & ~self.packets.ready):
+                    m.next = "AGAIN"
+            with m.State("AGAIN"):
+                m.d.comb += self.again.valid.eq(1)
+                with m.If(self.again.ready):
+                    m.next = "IDLE"
             with m.State("GIVE"):
+                gone = Mux(discard, self.discards.ready, self.packets.ready)
                 m.d.comb += [
-                    self.packets.valid.eq(~sent),
+                    self.packets.valid.eq(~sent & ~discard),
+                    self.discards.valid.eq(~sent & discard),
                     self.used.valid.eq(~given),
                     # Last: the slot's next packet may be complete soon after.
-                    chains.release.valid.eq((sent | self.packets.ready) & (given | self.used.ready)),
+                    chains.release.valid.eq((sent | gone) & (given | self.used.ready)),
                 ]
-                m.d.sync += [sent.eq(sent | self.packets.ready), given.eq(given | self.used.ready)]
+                m.d.sync += [sent.eq(sent | gone), given.eq(given | self.used.ready)]
                 with m.If(chains.release.valid & chains.release.ready):
                     m.d.comb += [self.tracker_clear.eq(~info.drop), state.write_valid.eq(1)]
                     m.d.sync += now.eq(state.write_value)

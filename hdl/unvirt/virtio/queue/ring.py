@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
 from .chains import ChainAdd
+from .contract import RowDrain
 from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
 
 __all__ = ["RingParser"]
@@ -23,7 +24,7 @@ class RingParser(wiring.Component):
     One head per cycle while the word lasts; a word costs two cycles, a line four, a descriptor read two. A descriptor read covers
     consecutive heads within one 128-byte line of the table. When the row may not have more descriptor reads in flight, the
     line goes to the tail and is taken up again at the head where it stopped. A head at or above the queue size is a violation [virtio 2.7.5].
-    While ``drain``, lines are given back unread.
+    While ``drain``, and for a row that is reset, lines are given back unread.
 
     Members
     -------
@@ -50,6 +51,7 @@ class RingParser(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
             "answers": In(stream.Signature(LineAnswer(rows, contexts))),
             "port": Out(LinePortSignature(data_width, contexts)),
             "free": Out(ContextFree(rows, contexts)),
@@ -83,6 +85,8 @@ class RingParser(wiring.Component):
         run_count = Signal(4)
         word = Signal(self._data_width)
 
+        drain = Signal()
+        m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
         config = Signal.like(self.config.config)
         head = Signal(16)
         line_start = Signal()
@@ -140,9 +144,9 @@ class RingParser(wiring.Component):
             with m.State("START"):
                 # The configuration row is read in this cycle.
                 m.d.sync += [index.eq(job.start), run_count.eq(0)]
-                with m.If(answer.error & ~self.drain):
+                with m.If(answer.error & ~drain):
                     m.d.comb += self.violation.eq(1)
-                with m.If(answer.error | self.drain):
+                with m.If(answer.error | drain):
                     m.next = "ABANDON"
                 with m.Else():
                     m.next = "ASK_WORD"
@@ -154,7 +158,7 @@ class RingParser(wiring.Component):
                 m.d.sync += word.eq(self.port.data)
                 m.next = "HEADS"
             with m.State("HEADS"):
-                with m.If(self.drain):
+                with m.If(drain):
                     m.next = "ABANDON"
                 with m.Elif(head >= config.size):
                     m.d.comb += self.violation.eq(1)
@@ -174,7 +178,7 @@ class RingParser(wiring.Component):
                             m.next = "ASK_WORD"
             with m.State("READ_RUN"):
                 # Descriptors are requested only now, after the index that exposed them [DER-ORD-03].
-                with m.If(self.drain):
+                with m.If(drain):
                     m.next = "ABANDON"
                 with m.Elif(~self.room):
                     retry(run_start)

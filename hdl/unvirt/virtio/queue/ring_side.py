@@ -3,13 +3,14 @@
 
 from amaranth import *
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import WriteBeat
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainAdd
+from .contract import RowDrain
 from .meta import LineRead
-from .rows import Sweep
+from .rows import Sweep, connect_sweep
 
 __all__ = ["RingSelect", "RingSideSignature"]
 
@@ -21,6 +22,8 @@ def RingSideSignature(data_width, rows, slots):
     -------
     drain : ``In(1)``
         Nothing new is asked for; what comes is given back.
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        A row in reset, which is not enabled; nothing of its ring is under way. It is to be visited until then.
     event_idx : ``In(1)``
         VIRTIO_F_EVENT_IDX was negotiated.
     visits, again : streams
@@ -46,6 +49,8 @@ def RingSideSignature(data_width, rows, slots):
     row = row_width(rows)
     return wiring.Signature({
         "drain": In(1),
+        "row_drain": In(RowDrain(rows)),
+        "row_clean": Out(1),
         "event_idx": In(1),
         "visits": In(stream.Signature(row)),
         "again": Out(stream.Signature(row)),
@@ -87,9 +92,9 @@ class RingSelect(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         sides = self.split_side, self.packed_side
+        connect_sweep(m, self.o.sweep, sides)
         for side, mine in zip(sides, (~self.packed, self.packed)):
-            connect(m, flipped(self.o.sweep), flipped(side.sweep))
-            for name in ("drain", "event_idx", "notified", "room", "retired", "coming_row", "free_slots"):
+            for name in ("drain", "row_drain", "event_idx", "notified", "room", "retired", "coming_row", "free_slots"):
                 m.d.comb += getattr(side, name).eq(getattr(self.o, name))
             m.d.comb += [
                 side.notified_valid.eq(self.o.notified_valid & mine),
@@ -109,6 +114,7 @@ class RingSelect(wiring.Component):
                     self.o.room_row.eq(side.room_row),
                     self.o.retired_row.eq(side.retired_row),
                     self.o.coming.eq(side.coming),
+                    self.o.row_clean.eq(side.row_clean),
                 ]
         m.d.comb += [
             self.o.violation.eq(Cat(side.violation for side in sides).any()),

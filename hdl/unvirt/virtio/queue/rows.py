@@ -7,14 +7,24 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 
-__all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep"]
+__all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep", "connect_sweep"]
 
 
 class Sweep(wiring.Signature):
-    """Rewriting of every row with its reset value, one row per cycle while the engine is at rest."""
+    """Rewriting of rows with their reset value: of every row while the engine is at rest, or of one that is being reset.
+
+    ``row`` is held while ``valid`` until ``done``, at the earliest in the same cycle. Nobody uses that row meanwhile.
+    """
 
     def __init__(self, rows):
-        super().__init__({"valid": Out(1), "row": Out(row_width(rows))})
+        super().__init__({"valid": Out(1), "row": Out(row_width(rows)), "done": In(1)})
+
+
+def connect_sweep(m, sweep, blocks):
+    """Connect ``sweep``, as a component has it (flipped), to the ports of its ``blocks``; it is done when all of them are."""
+    for block in blocks:
+        m.d.comb += [block.sweep.valid.eq(sweep.valid), block.sweep.row.eq(sweep.row)]
+    m.d.comb += sweep.done.eq(Cat(block.sweep.done for block in blocks).all())
 
 
 class RowMemory(wiring.Component):
@@ -35,7 +45,7 @@ class RowMemory(wiring.Component):
     Members
     -------
     write_valid, write_row, write_value : ``In``
-        The writer. Not to be used while ``sweep.valid``.
+        The writer; the sweep waits for it.
     read_row : ``In(row).array(readers)``
         Row to read.
     read_value : ``Out(shape).array(readers)``
@@ -64,11 +74,13 @@ class RowMemory(wiring.Component):
         m.submodules.cells = cells = memory.Memory(shape=width, depth=max(self._rows, 2), init=[],
                                                    attrs={"ram_style": "block"})
         write = cells.write_port()
-        sweeping = self.sweep.valid
+        swept = Signal()
+        m.d.sync += swept.eq(self.sweep.valid & (swept | ~self.write_valid))
         m.d.comb += [
-            write.en.eq(self.write_valid | sweeping),
-            write.addr.eq(Mux(sweeping, self.sweep.row, self.write_row)),
-            write.data.eq(Mux(sweeping, 0, Value.cast(self.write_value))),
+            write.en.eq(self.write_valid | self.sweep.valid),
+            write.addr.eq(Mux(self.write_valid, self.write_row, self.sweep.row)),
+            write.data.eq(Mux(self.write_valid, Value.cast(self.write_value), 0)),
+            self.sweep.done.eq(swept | ~self.write_valid),
         ]
         for row, value in zip(self.read_row, self.read_value):
             read = cells.read_port(transparent_for=(write,))
@@ -89,20 +101,21 @@ class RowCount(wiring.Component):
     ----------
     most : int
         Most that one row may hold.
-    rows : int
+    rows, lookups : int
 
     Members
     -------
     taken_valid, taken_row, given_valid, given_row : ``In``
         One more, one less.
-    row : ``In``, count : ``Out(range(most + 1))``
-        Row to look up, and its count one cycle later.
+    row, count : ``In``, ``Out(range(most + 1))`` arrays
+        Rows to look up, and their counts one cycle later.
     sweep : ``In(Sweep)``
         Clears a row while nothing is held.
     """
 
-    def __init__(self, most, *, rows):
+    def __init__(self, most, *, rows, lookups=1):
         self._rows = rows
+        self._lookups = lookups
         self._width = most.bit_length()
         row = row_width(rows)
         super().__init__({
@@ -110,8 +123,8 @@ class RowCount(wiring.Component):
             "taken_row": In(row),
             "given_valid": In(1),
             "given_row": In(row),
-            "row": In(row),
-            "count": Out(self._width),
+            "row": In(row).array(lookups),
+            "count": Out(self._width).array(lookups),
             "sweep": In(Sweep(rows)),
         })
 
@@ -120,16 +133,16 @@ class RowCount(wiring.Component):
         totals = []
         for name, valid, row in (("taken", self.taken_valid, self.taken_row),
                                  ("given", self.given_valid, self.given_row)):
-            m.submodules[name] = total = RowMemory(self._width, rows=self._rows, readers=2)
-            wiring.connect(m, wiring.flipped(self.sweep), total.sweep)
+            m.submodules[name] = total = RowMemory(self._width, rows=self._rows, readers=1 + self._lookups)
             m.d.sync += [total.write_valid.eq(valid), total.write_row.eq(row)]
             m.d.comb += [
                 total.read_row[0].eq(row),
                 total.write_value.eq(total.read_value[0] + 1),
-                total.read_row[1].eq(self.row),
+                *(total.read_row[1 + number].eq(self.row[number]) for number in range(self._lookups)),
             ]
-            totals.append(total.read_value[1])
-        m.d.comb += self.count.eq(totals[0] - totals[1])
+            totals.append(total)
+        connect_sweep(m, self.sweep, totals)
+        m.d.comb += [self.count[number].eq(totals[0].read_value[1 + number] - totals[1].read_value[1 + number]) for number in range(self._lookups)]
         return m
 
 

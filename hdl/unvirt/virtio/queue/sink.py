@@ -15,8 +15,8 @@ from ...pcie.dma import WriteBeat
 from ...stream.buffer import HalfBuffer
 from ...stream.fifo import Queue
 from ..contract import row_width
-from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, ChainPortSignature, UsedElement
-from .rows import RowMemory, Sweep
+from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, ChainPortSignature, RowDrain, UsedElement
+from .rows import RowMemory, Sweep, connect_sweep
 from .sink_read import ByteReader
 from .sink_scan import SinkPacket, SinkScan
 
@@ -72,6 +72,8 @@ class Sink(wiring.Component):
     crowded : ``In(1)``
         The personality's memory is about to be full: no packet waits for buffers.
     mergeable, drain : ``In(1)``
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        A row in reset: it gets no packet any more, its chains are given back; none of them is left.
     stat_dropped, idle : ``Out(1)``
     sweep : ``In``
     """
@@ -84,6 +86,8 @@ class Sink(wiring.Component):
         lanes = config.data_width // 8
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
             "mergeable": In(1),
             "packets": In(stream.Signature(SinkPacket(rows, size))),
             "buffers": Out(16),
@@ -122,8 +126,7 @@ class Sink(wiring.Component):
         m.submodules.waiting = waiting = Queue(waiting_shape, CHAINS_MOVING)
         connect(m, scan.o, buffer.i)
         connect(m, reader.writes, flipped(self.writes))
-        for memory in (retired, chosen):
-            connect(m, flipped(self.sweep), memory.sweep)
+        connect_sweep(m, self.sweep, (retired, chosen))
 
         chains = self.chains
         forget = Signal()                      # a dropped packet goes
@@ -133,6 +136,7 @@ class Sink(wiring.Component):
             self.buffers.eq(reader.buffers),
             self.packets.ready.eq(reader.packet_read | forget | scan.discard),
             scan.drain.eq(self.drain),
+            scan.row_drain.eq(self.row_drain),
             scan.mergeable.eq(self.mergeable),
             scan.packet_valid.eq(self.packets.valid),
             scan.packet.eq(self.packets.payload),
@@ -163,11 +167,21 @@ class Sink(wiring.Component):
             chosen.read_row[1].eq(self.retired_row[1]),
             self.retired[1].eq(chosen.read_value[1]),
         ]
-        self._elaborate_move(m, scan, buffer.o, reader, waiting.i, forget)
+        # Chains that were chosen for a packet of the row in reset go first.
+        mine_ahead = buffer.o.valid & (buffer.o.payload.place.row == self.row_drain.row)
+        loose_goes = scan.loose.valid & ~(self.row_drain.services & mine_ahead)
+        level = waiting.level + (waiting.i.valid & waiting.i.ready)
+        left = Signal(range(CHAINS_MOVING + 1))        # of what waits, all up to the row's last chain
+        with m.If(~scan.row_empty | mine_ahead):
+            m.d.sync += left.eq(level - waiting.o.ready)
+        with m.Elif((left != 0) & waiting.o.ready):
+            m.d.sync += left.eq(left - 1)
+        m.d.comb += self.row_clean.eq(scan.row_empty & ~mine_ahead & (left == 0))
+        self._elaborate_move(m, scan, buffer.o, reader, waiting.i, forget, loose_goes)
         self._elaborate_retire(m, waiting.o, reader.chain_written, retired)
         return m
 
-    def _elaborate_move(self, m, scan, item, reader, waiting, forget):
+    def _elaborate_move(self, m, scan, item, reader, waiting, forget, loose_goes):
         """Cut the bytes of a packet into its chains and their segments."""
         chains = self.chains
         now, chain, command = item.payload, item.payload.chain, reader.commands
@@ -204,7 +218,8 @@ class Sink(wiring.Component):
             record.use.eq(1), record.data.eq(amount_now != 0),
             waiting.valid.eq(give),
         ]
-        with m.If(scan.loose.valid):
+        room = waiting.ready & ~loose_goes
+        with m.If(loose_goes):
             m.d.comb += [
                 scan.loose.ready.eq(waiting.ready),
                 record.row.eq(loose.place.row), record.position.eq(loose.position),
@@ -236,13 +251,13 @@ class Sink(wiring.Component):
                         # Not before the packets ahead of it.
                         m.d.comb += forget.eq(~reader.reading)
                     with m.Elif(amount_now == 0):
-                        m.d.comb += give.eq(waiting.ready)
+                        m.d.comb += give.eq(room)
                     with m.Elif(~chain.single):
                         # The first segment is looked up in this cycle.
                         m.next = "SEGMENTS"
                     with m.Else():
-                        m.d.comb += [command.valid.eq(waiting.ready),
-                                     give.eq(waiting.ready & command.ready)]
+                        m.d.comb += [command.valid.eq(room),
+                                     give.eq(room & command.ready)]
                         with m.If(give):
                             m.d.sync += [source.eq(source_now + amount_now),
                                          left.eq(left_now - amount_now)]
@@ -256,8 +271,8 @@ class Sink(wiring.Component):
                     command.payload.address.eq(segment.address),
                     command.payload.length.eq(piece),
                     command.payload.ends_chain.eq(last),
-                    command.valid.eq(~last | waiting.ready),
-                    give.eq(last & waiting.ready & command.ready),
+                    command.valid.eq(~last | room),
+                    give.eq(last & room & command.ready),
                 ]
                 with m.If(command.valid & command.ready):
                     m.d.comb += index_now.eq(index + 1)

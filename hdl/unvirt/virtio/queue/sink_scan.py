@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
-from .contract import LENGTH_WIDTH, ChainRecord
+from .contract import LENGTH_WIDTH, ChainRecord, RowDrain
 
 __all__ = ["PATIENCE", "SinkPacket", "SinkChain", "SinkScan"]
 
@@ -59,11 +59,14 @@ class SinkScan(wiring.Component):
     **Latency**: two cycles from packet to chain, with n chains 2 n + 1 to the first. **Throughput**: a packet of one chain in two cycles,
     of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost.
     **Drain**: the scan under way is ended as if nothing had happened; what it found is used. Then, once ``behind_empty``, packets are let go and
-    every chain in the store of every sink row is offered at ``loose``.
+    every chain in the store of every sink row is offered at ``loose``. A row that is reset gets no packet any more; between packets its chains
+    are offered at ``loose`` too.
 
     Members
     -------
     drain, mergeable : ``In(1)``
+    row_drain : ``In(RowDrain)``, row_empty : ``Out(1)``
+        A row in reset; all its chains went.
     packet_valid, packet : ``In``
         The oldest packet; ``popped`` pulses when it goes.
     discard : ``Out(1)``
@@ -96,6 +99,8 @@ class SinkScan(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_empty": Out(1),
             "mergeable": In(1),
             "packet_valid": In(1),
             "packet": In(SinkPacket(rows, size)),
@@ -172,11 +177,21 @@ class SinkScan(wiring.Component):
             self.loose.payload.eq(out),
         ]
 
+        # A row that is reset: its chains go one by one, in turn with the packets of others; its packets are dropped.
+        resetting = self.row_drain
+        one_row, row_turn = Signal(), Signal()
+        row_wanted = resetting.services & ~self.row_empty & (row_turn | ~candidate_valid)
+        doomed = resetting.services & (looked_up == resetting.row)
+        with m.If(~resetting.services):
+            m.d.sync += self.row_empty.eq(0)
+        with m.If(picked):
+            m.d.sync += row_turn.eq(1)
+
         def pick(free):
             """Begin with the next packet; ``free`` is the first position of the row at hand that is not chosen."""
             m.d.sync += [place.eq(candidate), held.eq(0), found.eq(1), given.eq(1)]
             m.next = "IDLE"
-            with m.If(candidate_valid & ~self.drain):
+            with m.If(candidate_valid & ~self.drain & ~row_wanted):
                 m.d.comb += picked.eq(1)
                 m.d.sync += waited.eq(0)
                 with m.If(candidate.row != place.row):
@@ -192,14 +207,16 @@ class SinkScan(wiring.Component):
             m.d.comb += self.order_position.eq(free)
             m.d.sync += [parsed.eq(self.parsed), coming.eq(self.coming), begin.eq(free), position.eq(free)]
             m.next = "TEST"
-            with m.If(self.parsed == free):
+            with m.If(doomed):
+                m.next = "DROP"
+            with m.Elif(self.parsed == free):
                 lack(self.coming)
 
         def lack(hope):
             """There are too few chains; with ``hope`` look again."""
             m.next = "DROP"
             others_wait = candidate_valid & (candidate.row != place.row)
-            with m.If(hope & ~self.crowded & ~others_wait & ~self.drain & (waited != PATIENCE)):
+            with m.If(hope & ~self.crowded & ~others_wait & ~self.drain & ~doomed & (waited != PATIENCE)):
                 m.next = "WAIT"
 
         swept_clean = Signal(range(self._rows + 1))   # rows seen empty since the last loose chain
@@ -207,8 +224,11 @@ class SinkScan(wiring.Component):
             m.d.sync += waited.eq(waited + 1)
         with m.FSM(name="sink_scan"):
             with m.State("IDLE"):
-                m.d.sync += swept_clean.eq(0)
+                m.d.sync += [swept_clean.eq(0), one_row.eq(0)]
                 pick(self.state)
+                with m.If(row_wanted & ~self.drain):
+                    m.d.sync += [place.row.eq(resetting.row), one_row.eq(1), row_turn.eq(0)]
+                    m.next = "SWEEP"
                 with m.If(self.drain & self.behind_empty & (ahead == 0)):
                     m.d.sync += place.row.eq(0)
                     m.next = "SWEEP"
@@ -272,10 +292,10 @@ class SinkScan(wiring.Component):
                 with m.If(self.o.ready):
                     pick(self.state)
 
-            # Draining: row by row, until a round has found nothing.
+            # Draining: row by row, until a round has found nothing; or one row that is reset.
             with m.State("SWEEP"):
                 m.next = "SWEEP_TEST"
-                with m.If(~self.drain):
+                with m.If(~self.drain & ~one_row):
                     m.next = "IDLE"
             with m.State("SWEEP_TEST"):
                 m.d.comb += self.order_position.eq(self.state)
@@ -283,6 +303,9 @@ class SinkScan(wiring.Component):
                 with m.If((self.parsed != self.state) & self._is_sink(place.row)):
                     m.d.sync += swept_clean.eq(0)
                     m.next = "SWEEP_SLOT"
+                with m.Elif(one_row):
+                    m.d.sync += self.row_empty.eq(1)
+                    m.next = "IDLE"
                 with m.Else():
                     m.d.sync += place.row.eq(place.row + 1)
                     with m.If(swept_clean != self._rows):
@@ -295,6 +318,8 @@ class SinkScan(wiring.Component):
                 m.d.comb += [self.loose.valid.eq(1), self.store_valid.eq(self.loose.ready)]
                 with m.If(self.loose.ready):
                     m.next = "SWEEP"
+                    with m.If(one_row):
+                        m.next = "IDLE"
 
         with m.If(self.drain & (ahead == 0) & self.packet_valid):
             # Nobody scans while draining, and of this one no scan has begun.

@@ -11,13 +11,13 @@ See :mod:`unvirt.virtio.queue.retire` for the second half.
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import GRANULE_SIZE, ReadPiece
 from ...stream.ring import wrap_sub
 from ..contract import row_width
-from .contract import LENGTH_WIDTH, ChainPortSignature
-from .rows import RowMemory, Sweep
+from .contract import LENGTH_WIDTH, ChainPortSignature, RowDrain
+from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["SourceRow", "PacketInfo", "FetchCount", "SourceIssue"]
 
@@ -59,6 +59,8 @@ class SourceIssue(wiring.Component):
 
     Members
     -------
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        The same for one row that is reset, and whether a visit has found none of it left.
     visits, again : streams
         From and to the scheduler.
     chains : ``Out(ChainPortSignature)``
@@ -91,6 +93,8 @@ class SourceIssue(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
             "max_read_request_size": In(3),
             "visits": In(stream.Signature(width)),
             "again": Out(stream.Signature(width)),
@@ -118,7 +122,7 @@ class SourceIssue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=3)
-        connect(m, flipped(self.sweep), state.sweep)
+        connect_sweep(m, self.sweep, (state,))
         for index in range(2):
             m.d.comb += [state.read_row[index + 1].eq(self.issued_row[index]),
                          self.issued[index].eq(state.read_value[index + 1])]
@@ -143,6 +147,12 @@ class SourceIssue(wiring.Component):
         length = Signal(10)
         advanced = Signal(3)
         last_piece = Signal()
+
+        drain = Signal()
+        mine = self.row_drain.services & (row == self.row_drain.row)
+        m.d.comb += drain.eq(self.drain | mine)
+        with m.If(~self.row_drain.services):
+            m.d.sync += self.row_clean.eq(0)
 
         chains = self.chains
         position, following = Signal(16), Signal(16)
@@ -201,7 +211,7 @@ class SourceIssue(wiring.Component):
                 held_pieces.eq(wrap_sub(now.pieces + pieces, done)),
             ]
             m.next = "CHAIN"
-            with m.If(~chains.walked & ~self.drain):
+            with m.If(~chains.walked & ~drain):
                 m.next = "IDLE"
 
         def go_on(pieces=0):
@@ -227,13 +237,16 @@ class SourceIssue(wiring.Component):
                     retired.eq(self.retired), done.eq(self.pieces_done),
                 ]
                 m.next = "SLOT"
-                with m.If(found.position == chains.parsed):
+                # Once empty a row in reset stays so, also while its numbers are swept one after the other.
+                with m.If((found.position == chains.parsed) | (mine & self.row_clean)):
+                    with m.If(mine):
+                        m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"
             with m.State("SLOT"):
                 look()
             with m.State("CHAIN"):
                 size = chains.chain.readable
-                bad = (size < self._shortest) | (size > self._longest) | self.drain
+                bad = (size < self._shortest) | (size > self._longest) | drain
                 m.d.sync += [
                     chain.eq(chains.chain),
                     drop.eq(bad),
@@ -254,7 +267,7 @@ class SourceIssue(wiring.Component):
                 m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head),
                              first.eq(self.pool_head), budget.eq(budget - 1)]
                 with m.If(drop):
-                    m.d.comb += self.stat_dropped.eq(~self.drain)
+                    m.d.comb += self.stat_dropped.eq(~drain)
                     m.d.comb += self.info_valid.eq(1)
                     m.d.sync += now.position.eq(following)
                     m.next = "STORE_DROPPED"

@@ -14,10 +14,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...pcie.dma import GRANULE_SIZE, ReadClientSignature
 from ...stream.fifo import Queue
 from ..contract import row_width
-from .contract import ChainPortSignature, UsedElement
+from .contract import ChainPortSignature, RowDrain, UsedElement
 from .lanes import GranuleChain, GranulePool, LaneMemory
 from .retire import FetchTracker, SourcePacket, SourceRetire
-from .rows import Sweep
+from .rows import Sweep, connect_sweep
 from .scheduler import Scheduler
 from .source import PacketInfo, SourceIssue
 
@@ -32,6 +32,8 @@ class SourceService(wiring.Component):
 
     Members
     -------
+    row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
+        A row in reset; none of its chains is left.
     ready_rows : ``In(stream)``
         Rows with a chain that became usable.
     issue, retire : ``Out(ChainPortSignature)``
@@ -57,6 +59,8 @@ class SourceService(wiring.Component):
         self._buffer_width = (config.tx_buffer_size - 1).bit_length()
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
             "max_read_request_size": In(3),
             "ready_rows": In(stream.Signature(width)),
             "issue": Out(port),
@@ -93,7 +97,7 @@ class SourceService(wiring.Component):
             start_offset=self._start, shortest=self._shortest,
             longest=config.max_frame + self._shortest - 14)
         m.submodules.tracker = tracker = FetchTracker(rows=rows, slots=slots)
-        m.submodules.retire_scheduler = retire_scheduler = Scheduler(rows=rows, kicks=3)
+        m.submodules.retire_scheduler = retire_scheduler = Scheduler(rows=rows, kicks=4)
         m.submodules.retire = retire = SourceRetire(rows=rows, slots=slots, groups=groups,
                                                     granules=granules)
         m.submodules.pool = pool = GranulePool(granules=granules, lookups=2)
@@ -102,23 +106,24 @@ class SourceService(wiring.Component):
         m.submodules.info = info = memory.Memory(shape=PacketInfo(granules), depth=slots, init=[])
         info_write, info_read = info.write_port(), info.read_port()
 
-        for block in (issue, tracker, retire):
-            connect(m, flipped(self.sweep), block.sweep)
+        connect_sweep(m, self.sweep, (issue, tracker, retire))
         for block in (issue, retire):
-            m.d.comb += block.drain.eq(self.drain)
+            m.d.comb += [block.drain.eq(self.drain), block.row_drain.eq(self.row_drain)]
+        m.d.comb += [retire.issue_clean.eq(issue.row_clean), self.row_clean.eq(retire.row_clean)]
 
         # While draining every source row is visited again and again, so that all chains come home.
-        drain_row = Signal(row_width(rows))
-        m.d.sync += drain_row.eq(drain_row + 1)
-        for scheduler in (issue_scheduler, retire_scheduler):
-            m.d.comb += [scheduler.kicks[2].valid.eq(self.drain & self._is_source(drain_row)),
-                         scheduler.kicks[2].payload.eq(drain_row)]
+        counter, drain_row = Signal(row_width(rows)), Signal(row_width(rows))
+        m.d.sync += counter.eq(counter + 1)
+        m.d.comb += drain_row.eq(Mux(self.drain, counter, self.row_drain.row))
+        for kick in (issue_scheduler.kicks[2], retire_scheduler.kicks[3]):
+            m.d.comb += [kick.valid.eq((self.drain | self.row_drain.services) & self._is_source(drain_row)), kick.payload.eq(drain_row)]
 
         connect(m, flipped(self.ready_rows), issue_scheduler.kicks[0])
         connect(m, issue.again, issue_scheduler.kicks[1])
         connect(m, issue_scheduler.visits, issue.visits)
         connect(m, issue.dropped, retire_scheduler.kicks[1])
         connect(m, retire_scheduler.visits, retire.visits)
+        connect(m, retire.again, retire_scheduler.kicks[2])
         m.d.comb += [
             retire_scheduler.kicks[0].valid.eq(tracker.complete_valid),
             retire_scheduler.kicks[0].payload.eq(tracker.complete_row),
@@ -133,7 +138,13 @@ class SourceService(wiring.Component):
         connect(m, retire.packets, packets.i)
         connect(m, packets.o, flipped(self.packets))
         connect(m, retire.used, flipped(self.used))
-        connect(m, flipped(self.free), pool.free)
+        # The personality gives back what was sent; what was not sent goes back when it does not.
+        m.d.comb += [
+            pool.free.valid.eq(self.free.valid | retire.discards.valid),
+            pool.free.payload.eq(Mux(self.free.valid, self.free.payload, retire.discards.payload)),
+            self.free.ready.eq(pool.free.ready),
+            retire.discards.ready.eq(pool.free.ready & ~self.free.valid),
+        ]
         m.d.comb += [
             issue.max_read_request_size.eq(self.max_read_request_size),
             issue.pool_head.eq(pool.head),

@@ -15,6 +15,7 @@ from .avail import AvailController
 from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead, SmallAnswer, SmallRead
 from .ring import RingParser
 from .ring_side import RingSideSignature
+from .rows import connect_sweep
 
 __all__ = ["SplitSide"]
 
@@ -41,6 +42,8 @@ class SplitSide(wiring.Component):
         super().__init__({
             "side": Out(RingSideSignature(data_width, rows, slots)),
             "index_reads": Out(stream.Signature(SmallRead(rows))),
+            "index_free": In(1),
+            "ring_free": In(1),
             "index_answers": In(stream.Signature(SmallAnswer(rows))),
             "ring_reads": Out(stream.Signature(LineRead(rows))),
             "ring_answers": In(stream.Signature(LineAnswer(rows, contexts))),
@@ -58,7 +61,7 @@ class SplitSide(wiring.Component):
         connect(m, avail.again, flipped(side.again))
         connect(m, avail.flags, flipped(side.flags))
         connect(m, avail.config, flipped(side.config))
-        connect(m, flipped(side.sweep), avail.sweep)
+        connect_sweep(m, side.sweep, (avail,))
         connect(m, avail.index_reads, flipped(self.index_reads))
         connect(m, flipped(self.index_answers), avail.index_answers)
         connect(m, avail.ring_reads, flipped(self.ring_reads))
@@ -72,7 +75,12 @@ class SplitSide(wiring.Component):
         m.d.comb += [
             avail.event_idx.eq(side.event_idx),
             avail.drain.eq(side.drain),
+            avail.index_free.eq(self.index_free),
+            avail.ring_free.eq(self.ring_free),
             ring.drain.eq(side.drain),
+            avail.row_drain.eq(side.row_drain),
+            ring.row_drain.eq(side.row_drain),
+            side.row_clean.eq(avail.row_clean),
             avail.notified_valid.eq(side.notified_valid),
             avail.notified.eq(side.notified),
             side.retired_row.eq(avail.retired_row),

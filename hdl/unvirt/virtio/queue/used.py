@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...pcie.dma import WriteBeat
 from ..contract import QueueConfigPort
 from .contract import Published, UsedElement
-from .rows import Sweep
+from .rows import Sweep, connect_sweep
 from .used_inputs import UsedInputs
 from .used_packed import PackedUsedWriter
 from .used_split import SplitUsedWriter
@@ -35,6 +35,8 @@ class UsedWriter(wiring.Component):
     elements : ``In(stream.Signature(UsedElement)).array(inputs)``
     config, writes, published, discard, sweep :
         As in the writers.
+    mark, passed :
+        As in :class:`~unvirt.virtio.queue.used_inputs.UsedInputs`.
     idle : ``Out(1)``
         Nothing is held.
     """
@@ -51,6 +53,8 @@ class UsedWriter(wiring.Component):
             "writes": Out(stream.Signature(WriteBeat(data_width))),
             "published": Out(stream.Signature(Published(rows))),
             "discard": In(1),
+            "mark": In(1),
+            "passed": Out(1),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
         })
@@ -62,9 +66,13 @@ class UsedWriter(wiring.Component):
         m.submodules.packed = packed = PackedUsedWriter(data_width=self._data_width, rows=self._rows)
         for number, source in enumerate(self.elements):
             connect(m, flipped(source), inputs.elements[number])
-        m.d.comb += self.idle.eq(inputs.empty & split.idle & packed.idle)
+        connect_sweep(m, self.sweep, (split, packed))
+        m.d.comb += [
+            self.idle.eq(inputs.empty & split.idle & packed.idle),
+            inputs.mark.eq(self.mark),
+            self.passed.eq(inputs.passed),
+        ]
         for writer, mine in ((split, ~self.packed), (packed, self.packed)):
-            connect(m, flipped(self.sweep), writer.sweep)
             m.d.comb += [
                 writer.port.element.eq(inputs.port.element),
                 writer.port.waiting.eq(inputs.port.waiting & mine),

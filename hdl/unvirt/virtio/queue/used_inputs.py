@@ -41,6 +41,8 @@ class UsedInputs(wiring.Component):
     port : ``In(UsedPortSignature)``
     empty : ``Out(1)``
         No input has an element.
+    mark : ``In(1)``, passed : ``Out(1)``
+        While ``mark``: every element that was here when it rose was written and published.
     """
 
     def __init__(self, *, rows, inputs):
@@ -50,6 +52,8 @@ class UsedInputs(wiring.Component):
             "elements": In(stream.Signature(UsedElement(rows))).array(inputs),
             "port": In(UsedPortSignature(rows)),
             "empty": Out(1),
+            "mark": In(1),
+            "passed": Out(1),
         })
 
     def elaborate(self, platform):
@@ -71,6 +75,19 @@ class UsedInputs(wiring.Component):
                     m.d.comb += [self.port.element.eq(queue.o.payload), self.port.waiting.eq(queue.o.valid),
                                  self.port.begin.eq(begins[number]), queue.o.ready.eq(self.port.take)]
         m.d.comb += self.empty.eq(~Cat(queue.o.valid for queue in queues).any())
+        # What is ahead of the mark is taken, and then its burst ends.
+        marked = Signal()
+        m.d.sync += marked.eq(self.mark)
+        before = []
+        for number, queue in enumerate(queues):
+            ahead = Signal(range(BURST + 1), name=f"ahead{number}")
+            get = queue.o.valid & queue.o.ready
+            with m.If(~marked):
+                m.d.sync += ahead.eq(queue.level + (queue.i.valid & queue.i.ready) - get)
+            with m.Elif(get & (ahead != 0)):
+                m.d.sync += ahead.eq(ahead - 1)
+            before.append(ahead)
+        m.d.sync += self.passed.eq(self.mark & marked & (self.passed | (self.port.pass_on & (Cat(before) == 0))))
         with m.If(self.port.pass_on):
             m.d.sync += turn.eq(Mux(turn == self._inputs - 1, 0, turn + 1))
         return m

@@ -3,13 +3,13 @@
 
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import WriteBeat
 from ..contract import QueueConfigPort, row_width
 from .contract import Published
 from .descriptors import DescriptorFlags
-from .rows import RowMemory, Sweep
+from .rows import RowMemory, Sweep, connect_sweep
 from .used_inputs import BURST, UsedPortSignature
 
 __all__ = ["PackedUsedWriter"]
@@ -80,7 +80,7 @@ class PackedUsedWriter(wiring.Component):
         width = self._data_width
         lanes = width // 8
         m.submodules.places = places = RowMemory(_Place, rows=self._rows, readers=1)
-        connect(m, flipped(self.sweep), places.sweep)
+        connect_sweep(m, self.sweep, (places,))
         # Every other 64 bits of a write are a used descriptor.
         per_beat = max(1, width // 128)
         m.submodules.burst = burst = memory.Memory(shape=64 * per_beat, depth=BURST // per_beat, init=[])

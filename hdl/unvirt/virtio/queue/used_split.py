@@ -3,13 +3,13 @@
 
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import QueueConfigPort, row_width
 from .contract import Published
-from .rows import RowMemory, Sweep
+from .rows import RowMemory, Sweep, connect_sweep
 from .used_inputs import BURST, UsedPortSignature
 
 __all__ = ["SplitUsedWriter"]
@@ -70,7 +70,7 @@ class SplitUsedWriter(wiring.Component):
         m = Module()
         lanes = self._data_width // 8
         m.submodules.index = index = RowMemory(16, rows=self._rows, readers=1)
-        connect(m, flipped(self.sweep), index.sweep)
+        connect_sweep(m, self.sweep, (index,))
         element, waiting, begin, take = self.port.element, self.port.waiting, self.port.begin, self.port.take
 
         # The burst, packed as it will be written.

@@ -8,15 +8,15 @@
 
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
 from ..contract import QueueConfigPort, row_width
 from .chains import WalkerPortSignature
-from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, LENGTH_WIDTH
+from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, LENGTH_WIDTH, RowDrain
 from .descriptors import Descriptor, DescriptorItem
 from .meta import WalkRead
 from .packed_ends import RowChainEnd
-from .rows import RowMemory, Sweep
+from .rows import RowCount, RowMemory, Sweep, connect_sweep
 from .waiting import WaitingChains
 
 __all__ = ["Walker"]
@@ -50,6 +50,8 @@ class Walker(wiring.Component):
     -------
     drain : ``In(1)``
         Walks end at their next answer, waiting chains are forgotten.
+    row_drain : ``In(RowDrain)``, row_rest : ``Out(1)``
+        The same for one row that is reset; none of its chains waits or walks (of the cycle before).
     indirect_enabled : ``In(1)``
         VIRTIO_F_INDIRECT_DESC was negotiated.
     packed : ``In(1)``
@@ -84,6 +86,8 @@ class Walker(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_rest": Out(1),
             "indirect_enabled": In(1),
             "packed": In(1),
             "items": In(stream.Signature(DescriptorItem(rows, contexts))),
@@ -142,7 +146,19 @@ class Walker(wiring.Component):
         busy = Signal(self._walks)
         # Walks of each row. It is the row at hand that gets one more or one less, and that was looked up before.
         m.submodules.held = held = RowMemory(range(self._walks + 1), rows=self._rows, readers=1)
-        connect(m, flipped(self.sweep), held.sweep)
+        # Chains of each row that wait or walk.
+        m.submodules.longer = longer = RowCount(self._slots, rows=self._rows)
+        connect_sweep(m, self.sweep, (held, longer))
+        drain = Signal()                            # the chain at hand is not wanted
+        gone = Signal()                             # it neither waits nor walks any more
+        m.d.comb += [
+            longer.taken_row.eq(state.row),
+            longer.given_valid.eq(gone),
+            longer.given_row.eq(state.row),
+            longer.row[0].eq(self.row_drain.row),
+            self.row_rest.eq(longer.count[0] == 0),
+            drain.eq(self.drain | (self.row_drain.fetch & (state.row == self.row_drain.row))),
+        ]
         take_walk, free_walk = Signal(), Signal()   # the walk at hand begins, ends
         active = Signal(range(self._walks + 1))
         sink_row = Signal()
@@ -219,7 +235,7 @@ class Walker(wiring.Component):
                 flags = desc.flags
                 m.d.sync += state.slot.eq(store.slot)
                 m.d.comb += waiting.note_valid.eq(1)
-                with m.If(self.drain):
+                with m.If(drain):
                     accept(skip=0)
                     m.next = "IDLE"
                 with m.Elif(item.error | (sink_row & ~flags.write & ~flags.next & ~flags.indirect)):
@@ -239,7 +255,7 @@ class Walker(wiring.Component):
                         m.next = "ANNOUNCE"
 
             with m.State("PUT_WAITING"):
-                m.d.comb += waiting.put.eq(1)
+                m.d.comb += [waiting.put.eq(1), longer.taken_valid.eq(1)]
                 accept(skip=0)
                 m.next = "IDLE"
 
@@ -271,7 +287,8 @@ class Walker(wiring.Component):
                 far = sink_row & ((state.position - self.head_position)[:16] >= near)
                 crowded = held.read_value[0] >= max(1, self._walks // 2)
                 m.next = "LOAD"
-                with m.If(self.drain):
+                with m.If(drain):
+                    m.d.comb += gone.eq(1)
                     m.next = "IDLE"
                 with m.Elif(busy.all() | (~at_head & (crowded | scarce | far))):
                     m.next = "NOT_YET"
@@ -294,7 +311,7 @@ class Walker(wiring.Component):
                              state.ring_slots.eq(state.ring_slots + ~state.indirect)]
                 table = desc.length[4:]
                 m.next = "SEGMENT"
-                with m.If(self.drain):
+                with m.If(drain):
                     m.next = "GIVE_BACK"
                 with m.Elif((from_item & item.error) | (state.count == self._max_chain)):
                     m.next = "VIOLATE"
@@ -379,11 +396,11 @@ class Walker(wiring.Component):
 
             with m.State("FINISH"):
                 # Who drains has perhaps given the slot back already, as one not walked.
-                with m.If(self.drain):
+                with m.If(drain):
                     m.next = "GIVE_BACK"
                 with m.Else():
                     record_chain(single=0, address=desc.address, id=Mux(state.indirect, state.id, desc.next))
-                    m.d.comb += free_walk.eq(1)
+                    m.d.comb += [free_walk.eq(1), gone.eq(1)]
                     accept(skip=1)
                     m.next = "ANNOUNCE"
                     with m.If(self.packed & (state.ring_slots != 1)):
@@ -399,7 +416,7 @@ class Walker(wiring.Component):
                 # No group to be had: give back what the walk holds, begin again later.
                 m.d.comb += self.give_back.valid.eq(state.groups != 0)
                 with m.If((state.groups == 0) | self.give_back.ready):
-                    m.d.comb += [waiting.put.eq(1), free_walk.eq(1)]
+                    m.d.comb += [waiting.put.eq(~drain), gone.eq(drain), free_walk.eq(1)]
                     accept(skip=1)
                     m.next = "IDLE"
             with m.State("VIOLATE"):
@@ -408,7 +425,7 @@ class Walker(wiring.Component):
             with m.State("GIVE_BACK"):
                 m.d.comb += self.give_back.valid.eq(state.groups != 0)
                 with m.If((state.groups == 0) | self.give_back.ready):
-                    m.d.comb += free_walk.eq(1)
+                    m.d.comb += [free_walk.eq(1), gone.eq(1)]
                     accept(skip=1)
                     m.next = "IDLE"
         return m

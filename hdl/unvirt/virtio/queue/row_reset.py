@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The reset of one queue while the others run [virtio 2.6.1].
+
+    kick ---> fetch ends ---> store is emptied ---> used elements written ---> nobody is told ---> rows swept ---> done
+"""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ..contract import row_width
+from .contract import RowDrain
+from .rows import Sweep
+from .scheduler import Scheduler
+
+__all__ = ["RowReset"]
+
+
+class RowReset(wiring.Component):
+    """Takes rows that are to be reset one after the other through the stages of :class:`~unvirt.virtio.queue.contract.RowDrain`.
+
+    Each stage begins when the one before it holds nothing of the row any more, and only what the host answers may make it wait: ring and descriptor
+    reads first, then data reads, then a suppression read. So the reset ends within the completion timeout, whatever the MAC and the other
+    queues do. What of the row was used before is written and told. When the engine as a whole is ``quiet`` there is nothing to wait for; when it is
+    ``cleared`` every reset is void.
+
+    Parameters
+    ----------
+    rows : int
+    settle : int
+        Cycles for which ``row_rest`` must stand: longer than anything takes between two stages.
+
+    Members
+    -------
+    resets : ``In(stream.Signature(row))``
+        Rows to reset, which are not enabled; always accepted once ``ready``.
+    drain : ``Out(RowDrain)``
+    used_mark : ``Out(1)``
+        No more used elements of the row will come.
+    row_rest, services_clean, used_passed, notify_clean : ``In(1)``
+        The stages hold nothing of the row: fetch side, the service it belongs to, used writer, notification decision.
+    quiet, cleared : ``In(1)``
+    sweep : ``Out(Sweep)``
+    done : ``Out(stream.Signature(row))``
+        The row is at rest and its state cleared.
+    """
+
+    def __init__(self, *, rows, settle=32):
+        self._rows = rows
+        self._settle = settle
+        width = row_width(rows)
+        super().__init__({
+            "resets": In(stream.Signature(width)),
+            "drain": Out(RowDrain(rows)),
+            "used_mark": Out(1),
+            "row_rest": In(1),
+            "services_clean": In(1),
+            "used_passed": In(1),
+            "notify_clean": In(1),
+            "quiet": In(1),
+            "cleared": In(1),
+            "sweep": Out(Sweep(rows)),
+            "done": Out(stream.Signature(width)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.scheduler = scheduler = Scheduler(rows=self._rows, kicks=1)
+        connect(m, flipped(self.resets), scheduler.kicks[0])
+        row = Signal(row_width(self._rows))
+        rest = Signal(range(self._settle + 1))
+        fetch, services, notify = Signal(), Signal(), Signal()
+        m.d.comb += [
+            self.drain.row.eq(row), self.sweep.row.eq(row), self.done.payload.eq(row),
+            self.drain.fetch.eq(fetch), self.drain.services.eq(services), self.drain.notify.eq(notify),
+        ]
+        with m.If(~self.row_rest | ~self.drain.fetch):
+            m.d.sync += rest.eq(0)
+        with m.Elif(rest != self._settle):
+            m.d.sync += rest.eq(rest + 1)
+
+        def until(condition, following, *levels):
+            with m.If(self.cleared):
+                m.next = "IDLE"
+            with m.Elif(self.quiet):
+                m.d.sync += [fetch.eq(1), services.eq(1), notify.eq(1)]
+                m.next = "SWEEP"
+            with m.Elif(condition):
+                m.d.sync += [level.eq(1) for level in levels]
+                m.next = following
+
+        with m.FSM(name="row_reset"):
+            with m.State("IDLE"):
+                m.d.comb += scheduler.visits.ready.eq(1)
+                m.d.sync += [row.eq(scheduler.visits.payload), fetch.eq(0), services.eq(0), notify.eq(0)]
+                with m.If(scheduler.visits.valid & ~self.cleared):
+                    m.d.sync += fetch.eq(1)
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                until(rest == self._settle, "SERVICES", services)
+            with m.State("SERVICES"):
+                until(self.services_clean, "USED")
+            with m.State("USED"):
+                m.d.comb += self.used_mark.eq(1)
+                until(self.used_passed, "NOTIFY", notify)
+            with m.State("NOTIFY"):
+                until(self.notify_clean, "SWEEP")
+            with m.State("SWEEP"):
+                m.d.comb += self.sweep.valid.eq(1)
+                with m.If(self.cleared):
+                    m.next = "IDLE"
+                with m.Elif(self.sweep.done):
+                    m.d.sync += rest.eq(0)
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                # Who looked the row up before the sweep does not write it any more.
+                with m.If((rest == self._settle) | self.quiet | self.cleared):
+                    m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.valid.eq(1)
+                with m.If(self.done.ready | self.cleared):
+                    m.next = "IDLE"
+        return m
