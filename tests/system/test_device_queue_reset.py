@@ -302,3 +302,31 @@ def test_a_reset_of_the_device_meanwhile(device, wanted):
         go(driver.stop())
         go(driver.device.set("queue_select", 1))
         assert go(driver.device.get("queue_reset")) == 0 and go(driver.device.get("queue_enable")) == 0
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_many_queues_at_once(device, wanted):
+    """The driver resets several queues without waiting for each; all come back."""
+    simulation, _, driver = start(device, wanted, link=LinkConfig(latency=150, latency_spread=100))
+    rng = random.Random(f"many {SEED}")
+    registers = driver.device
+    for _ in range(10):
+        for number in range(PAIRS):
+            go(driver.pair(number).fill([1600], limit=6))
+            for _ in range(3):
+                go(driver.pair(number).transmit(rng.randbytes(200)))
+        simulation.run(rng.randrange(600))
+        chosen = rng.sample([(number, role) for number in range(PAIRS) for role in ("rx", "tx")], 5)
+        for number, role in chosen:
+            go(registers.set("queue_select", getattr(driver.pair(number), role).index))
+            go(registers.set("queue_reset", 1))
+        for number, role in chosen:
+            # Asked for again while it is under way, or done: no effect.
+            go(driver.pair(number).reset_queue(role))
+        for number, role in rng.sample(chosen, 5):
+            go(driver.pair(number).restart_queue(role, size=rng.choice((16, 32))))
+        simulation.run(6000)
+        for number in range(PAIRS):
+            go(driver.pair(number).reap())
+            assert not driver.pair(number).tx.outstanding
+            go(driver.pair(number).collect())

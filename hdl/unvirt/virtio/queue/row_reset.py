@@ -91,9 +91,12 @@ class RowReset(wiring.Component):
 
         with m.FSM(name="row_reset"):
             with m.State("IDLE"):
-                m.d.comb += scheduler.visits.ready.eq(1)
-                m.d.sync += [row.eq(scheduler.visits.payload), fetch.eq(0), services.eq(0), notify.eq(0)]
-                with m.If(scheduler.visits.valid & ~self.cleared):
+                # Between two rows all levels fall, for a cycle at least: the stages forget the first one.
+                m.d.comb += scheduler.visits.ready.eq(~fetch)
+                m.d.sync += [fetch.eq(0), services.eq(0), notify.eq(0)]
+                with m.If(~fetch):
+                    m.d.sync += row.eq(scheduler.visits.payload)
+                with m.If(scheduler.visits.valid & ~fetch & ~self.cleared):
                     m.d.sync += fetch.eq(1)
                     m.next = "FETCH"
             with m.State("FETCH"):
