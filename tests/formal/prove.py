@@ -73,7 +73,7 @@ def prove(spec, folder, *, mode, depth, map_memories=False):
         Memories become registers for the solver; quicker if they are small.
     """
     folder = Path(folder)
-    (folder / "top.il").write_text(rtlil.convert(spec, name="top", emit_src=False, **({} if isinstance(spec, wiring.Component) else {"ports": ()})))
+    (folder / "top.il").write_text(rtlil.convert(spec, name="top", **({} if isinstance(spec, wiring.Component) else {"ports": ()})))
     (folder / "top.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, options="", passes="memory_map\nopt -full" if map_memories else ""))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     result = subprocess.run(

@@ -35,13 +35,10 @@ def token_places(m, pool, depth):
         m.d.comb += [Assert((consume < depth) & (component.level <= depth)),
                      Assert(register(returned, "produce") == Mux(ahead >= depth, ahead - depth, ahead))]
 
-    places = []
-    for token in range(depth):
-        found = [fresh_left & (fresh <= token)]
-        if latch:
-            found.append(component.o.valid & (component.o.payload == token))
-        for step in range(depth):
-            place = (consume + step)[:(cells.depth - 1).bit_length()] if latch else Mux(consume + step >= depth, consume + step - depth, consume + step)
-            found.append((step < stored) & (Array(entries)[place] == token))
-        places.append(sum(found))
-    return places
+    tokens = [(component.o.valid, component.o.payload)] if latch else []
+    for step in range(depth):
+        place = consume + step
+        place = place[:len(consume) - 1] if latch else Mux(place >= depth, place - depth, place)
+        tokens.append((step < stored, Array(entries)[place]))
+    m.d.comb += [Assert(~there | (token < depth)) for there, token in tokens]
+    return [sum([fresh_left & (fresh <= number), *(there & (token == number) for there, token in tokens)]) for number in range(depth)]
