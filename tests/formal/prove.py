@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from amaranth import Cat
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-__all__ = ["opened", "opened_inside", "prove", "register"]
+__all__ = ["opened", "opened_inside", "prove", "register", "state"]
 
 _SCRIPT = """[options]
 mode {mode}
@@ -54,6 +55,12 @@ def register(module, name):
     if len(found) != 1:
         raise LookupError(f"The module drives {len(found)} signals called {name!r}, not one")
     return found[0]
+
+
+def state(module, fsm, *names):
+    """Return whether the state machine ``fsm`` of an opened module is in one of the states ``names``."""
+    machine = module._generated[fsm]
+    return Cat(machine.state == machine.encoding[name] for name in names).any()
 
 
 def prove(spec, folder, *, mode, depth, map_memories=False):
