@@ -32,9 +32,10 @@ def assume_steady(m, stream):
     _steady(m, stream, Assume)
 
 
-def drive(m, stream):
-    """Let the solver be the source of ``stream``, one that keeps to the rules."""
-    m.d.comb += [stream.valid.eq(AnySeq(1)), Value.cast(stream.payload).eq(AnySeq(len(Value.cast(stream.payload))))]
+def drive(m, stream, meant=-1):
+    """Let the solver be the source of ``stream``, one that keeps to the rules; bits of the payload that are clear in ``meant`` are 0."""
+    width = len(Value.cast(stream.payload))
+    m.d.comb += [stream.valid.eq(AnySeq(1)), Value.cast(stream.payload).eq(AnySeq(width) & (meant & ((1 << width) - 1)))]
     assume_steady(m, stream)
 
 
