@@ -161,13 +161,13 @@ def test_the_limits_are_reached(tmp_path):
 
 
 @pytest.mark.parametrize("data_width, longest, depth", [
-    (64, 12, 7), pytest.param(64, 20, 9, marks=pytest.mark.slow), pytest.param(32, 12, 9, marks=pytest.mark.slow),
+    (64, 12, 6), pytest.param(64, 20, 8, marks=pytest.mark.slow), pytest.param(32, 12, 9, marks=pytest.mark.slow),
     pytest.param(256, 140, 8, marks=pytest.mark.slow)])
 def test_every_byte_is_written_once(data_width, longest, depth, tmp_path):
-    """Bounded: 7 to 9 cycles; commands over a page, those of up to 140 bytes over a largest payload of 128 too."""
+    """Bounded: 6 to 9 cycles; commands over a page, those of up to 140 bytes over a largest payload of 128 too."""
     prove(WriteBytesSpec(data_width=data_width, longest=longest), tmp_path, mode="bmc", depth=depth)
 
 
 def test_a_command_over_a_page_is_reached(tmp_path):
     """The proof speaks of something: the watched byte lies behind the page that an unaligned command crosses."""
-    prove(WriteBytesSpec(data_width=64, longest=12), tmp_path, mode="cover", depth=7)
+    prove(WriteBytesSpec(data_width=64, longest=12), tmp_path, mode="cover", depth=6)
