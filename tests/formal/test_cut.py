@@ -161,7 +161,7 @@ def test_the_limits_are_reached(tmp_path):
 
 
 @pytest.mark.parametrize("data_width, longest, depth", [
-    (64, 12, 6), pytest.param(64, 20, 8, marks=pytest.mark.slow), pytest.param(32, 12, 9, marks=pytest.mark.slow),
+    (64, 12, 6), pytest.param(64, 20, 8, marks=pytest.mark.slow), pytest.param(32, 12, 8, marks=pytest.mark.slow),
     pytest.param(256, 140, 8, marks=pytest.mark.slow)])
 def test_every_byte_is_written_once(data_width, longest, depth, tmp_path):
     """Bounded: 6 to 9 cycles; commands over a page, those of up to 140 bytes over a largest payload of 128 too."""
