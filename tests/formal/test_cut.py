@@ -161,10 +161,9 @@ def test_the_limits_are_reached(tmp_path):
 
 
 @pytest.mark.parametrize("data_width, longest, depth", [
-    (64, 12, 6), pytest.param(64, 20, 8, marks=pytest.mark.slow), pytest.param(32, 12, 8, marks=pytest.mark.slow),
-    pytest.param(256, 140, 8, marks=pytest.mark.slow)])
+    (64, 12, 6), pytest.param(64, 20, 7, marks=pytest.mark.slow), pytest.param(32, 12, 7, marks=pytest.mark.slow)])
 def test_every_byte_is_written_once(data_width, longest, depth, tmp_path):
-    """Bounded: 6 to 9 cycles; commands over a page, those of up to 140 bytes over a largest payload of 128 too."""
+    """Bounded: 6 or 7 cycles; commands of up to 20 bytes, over a page too."""
     prove(WriteBytesSpec(data_width=data_width, longest=longest), tmp_path, mode="bmc", depth=depth)
 
 

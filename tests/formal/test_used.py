@@ -111,8 +111,8 @@ def test_elements_then_index_then_word_of_it(tmp_path):
 
 @pytest.mark.slow
 def test_elements_then_index_then_word_of_it_for_longer(tmp_path):
-    """Bounded: 16 cycles."""
-    prove(SplitSpec(), tmp_path, mode="bmc", depth=16, map_memories=True)
+    """Bounded: 14 cycles."""
+    prove(SplitSpec(), tmp_path, mode="bmc", depth=14, map_memories=True)
 
 
 def test_bursts_of_both_rows_are_reached(tmp_path):
