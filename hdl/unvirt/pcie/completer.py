@@ -26,8 +26,8 @@ class Completer(wiring.Component):
     zero-length read has no side effects [PCIe 2.2.5]. A read of another BAR, or a poisoned one, is answered Unsupported Request.
 
     **Ordering**: a completion's ``order`` covers every write command that the write engine had accepted when the last register of its first beat
-    was read, so a driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's; **reset** forgets
-    waiting reads.
+    was read, so a driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's;
+    **reset** forgets waiting reads.
 
     Members
     -------
