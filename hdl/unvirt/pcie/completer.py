@@ -25,9 +25,9 @@ class Completer(wiring.Component):
     answers within a bounded time. **Reads** of any length are answered with the data of consecutive registers, cut at the largest payload; a
     zero-length read has no side effects [PCIe 2.2.5]. A read of another BAR, or a poisoned one, is answered Unsupported Request.
 
-    **Ordering**: a completion's ``order`` covers every write command that the write engine had accepted when the last register was read, so a
-    driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's; **reset** forgets
-    waiting reads.
+    **Ordering**: a completion's ``order`` covers every write command that the write engine had accepted when the last register of its first beat
+    was read, so a driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's;
+    **reset** forgets waiting reads.
 
     Members
     -------

@@ -89,7 +89,8 @@ class WriteCutter(wiring.Component):
 
         # The command at hand, behind its first TLP: what is left, where it goes, up to which cut.
         shape = data.StructLayout({"function": 8, "address": 62, "total": 17, "span": 13})
-        command, rest = Signal(shape), Signal(shape)
+        command = Signal(shape)
+        rest = Signal(shape)
         active = Signal()          # within a command
         source_done = Signal()     # and its last beat is consumed
         tlp_left = Signal(13)      # bytes of the TLP begun that are still to go

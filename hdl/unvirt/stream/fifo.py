@@ -134,7 +134,8 @@ class MemoryQueue(_QueueBase):
         read = cells.read_port()
 
         # One bit more than an address: a full memory and an empty one differ.
-        produce, consume = Signal(address_bits + 1), Signal(address_bits + 1)
+        produce = Signal(address_bits + 1)
+        consume = Signal(address_bits + 1)
         put, load = Signal(), Signal()
         m.d.comb += [
             self.level.eq((produce - consume)[:address_bits + 1] + self.o.valid),

@@ -208,7 +208,8 @@ class RowFlags(wiring.Component):
         set_write, set_mine, set_other = side("set_bits")
         clear_write, clear_other, clear_mine = side("clear_bits")
         setting = Signal()
-        set_row, test_row = Signal.like(self.set_row), Signal.like(self.test_row)
+        set_row = Signal.like(self.set_row)
+        test_row = Signal.like(self.test_row)
         m.d.sync += [setting.eq(self.set_valid), set_row.eq(self.set_row), test_row.eq(self.test_row)]
         m.d.comb += [
             # The setting side sees both bits of its row, and flips its own if they are equal.

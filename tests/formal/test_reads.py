@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Proof: no read crosses 4 KiB or is larger than the host allows, and a request asks for just the bytes of its piece."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from amaranth import *
+from amaranth.asserts import AnyConst, AnySeq
+from amaranth.hdl import Assert, Assume, Cover
+
+sys.path.insert(0, str(Path(__file__).parent))
+from prove import opened, prove, register, state  # noqa: E402
+from streams import assert_steady, drive, moves  # noqa: E402
+
+from unvirt.pcie.dma import ReadPiece
+from unvirt.pcie.dma_read_issue import ReadIssuer
+from unvirt.pcie.tags import split_tags
+from unvirt.virtio.queue.avail import AvailController
+from unvirt.virtio.queue.meta import MetaReader
+from unvirt.virtio.queue.source import SourceIssue
+
+
+def in_block(address, length, block):
+    """Return whether ``length`` bytes, at least one, from ``address`` on lie in one aligned block of 2**``block`` bytes."""
+    return (length != 0) & (address[:block] + length <= 1 << block)
+
+
+def may_be_read(most, address, length):
+    """Return whether a piece is as the contract says: in one block of the largest read allowed, at most 512 bytes; hence in one page."""
+    return Mux(most == 0, in_block(address, length, 7), Mux(most == 1, in_block(address, length, 8), in_block(address, length, 9)))
+
+
+def drive_inputs(m, *values):
+    """Let the solver choose these at any time."""
+    for value in values:
+        value = Value.cast(value)
+        m.d.comb += value.eq(AnySeq(len(value)))
+
+
+class RequestSpec(Elaboratable):
+    """Pieces of two clients that keep to the contract become requests that do, for the same bytes, each once and with its client's tag."""
+
+    def elaborate(self, platform):
+        m = Module()
+        piece = ReadPiece(2, 8)
+        tags = split_tags(2, 2)
+        dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8))
+        m.submodules.dut = inner = opened(dut)
+        most = AnyConst(3)
+        drive_inputs(m, dut.tx_nonposted.ready, dut.writes_accepted, dut.writes_numbered, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,
+                     dut.extended_tags, dut.released_valid, dut.released_tag, dut.ended_valid, dut.ended_client, dut.refused_0.ready,
+                     dut.refused_1.ready)
+        # The piece that each client handed over last, this cycle's included.
+        pieces = []
+        for index in range(2):
+            requests = getattr(dut, f"requests_{index}")
+            drive(m, requests)
+            m.d.comb += Assume(~requests.valid | may_be_read(most, requests.payload.address, requests.payload.length))
+            taken, last, owed = (Signal(shape, name=f"{name}{index}") for name, shape in (("taken", piece), ("last", piece), ("owed", 1)))
+            held, held_valid = register(inner, f"held_{index}"), register(inner, f"held_valid_{index}")
+            ends = (dut.issued_valid & (dut.issued.client == index)) + moves(getattr(dut, f"refused_{index}"))
+            m.d.comb += last.eq(Mux(moves(requests), requests.payload.as_value(), taken.as_value()))
+            m.d.sync += [taken.eq(last), owed.eq(owed + moves(requests) - ends)]
+            # Each piece is issued or refused, once.
+            m.d.comb += [
+                Assert(ends <= owed + moves(requests)),
+                Assert(~(owed & moves(requests)) | (ends != 0)),
+                Assert(owed == held_valid),
+                Assert(~held_valid | ((held == taken.as_value()) & may_be_read(most, taken.address, taken.length))),
+            ]
+            pieces.append(last)
+
+        expected, client = Signal(piece), Signal()
+        with m.If(dut.issued_valid):
+            m.d.sync += [expected.eq(Mux(dut.issued.client, pieces[1].as_value(), pieces[0].as_value())), client.eq(dut.issued.client)]
+        header = dut.tx_nonposted.payload.header
+        end, first_be, last_be = Signal(13), Signal(4), Signal(4)
+        m.d.comb += end.eq(expected.address[:2] + expected.length)
+        # Plainly: a byte of the first DW is enabled if it is not before the piece, one of the last DW if it is not behind it.
+        for lane in range(4):
+            last_dw = (header.length - 1) << 2
+            m.d.comb += [first_be[lane].eq((lane >= expected.address[:2]) & ((header.length != 1) | (lane < end))),
+                         last_be[lane].eq((header.length != 1) & (last_dw + lane < end))]
+        shows = dut.tx_nonposted.valid
+        m.d.comb += [
+            Assert(~shows | may_be_read(most, expected.address, expected.length)),
+            Assert(~shows | (header.address == Cat(C(0, 2), expected.address[2:]))),
+            Assert(~shows | ((header.length << 2 >= end) & ((header.length << 2) - 4 < end))),
+            Assert(~shows | ((header.first_be == first_be) & (header.last_be == last_be) & (header.function == expected.function))),
+            Assert(~shows | may_be_read(most, header.address, header.length << 2)),
+            Cover(shows & client & (header.length == 128) & (header.first_be == 0xF)),
+            Cover(shows & ~client & (header.length == 1) & (header.first_be == 0b0110)),
+        ]
+        assert_steady(m, dut.tx_nonposted)
+        return m
+
+
+class PieceSpec(Elaboratable):
+    """The pieces that are cut from packets, whatever addresses and lengths the driver gave."""
+
+    def elaborate(self, platform):
+        m = Module()
+        dut = SourceIssue(rows=2, slots=4, groups=2, granules=8, tags=4, handle_width=2, buffer_width=10, start_offset=12, shortest=12, longest=300)
+        m.submodules.dut = inner = opened(dut)
+        most = AnyConst(3)
+        m.d.comb += dut.max_read_request_size.eq(most)
+        chains = dut.chains
+        drive_inputs(m, dut.drain, dut.visits.valid, dut.visits.payload, dut.again.ready, chains.parsed, chains.slot, chains.walked, chains.chain,
+                     chains.segment, chains.next_group, dut.pieces.ready, dut.pool_head, dut.pool_count, dut.retired, dut.pieces_done,
+                     dut.dropped.ready)
+        # A segment is never empty, and a chain that stands alone has as many bytes as it says.
+        m.d.comb += [Assume(chains.segment.length != 0), Assert(~state(inner, "source_issue", "PIECE") | (register(inner, "left") != 0))]
+        piece = dut.pieces.payload
+        m.d.comb += [
+            Assert(~dut.pieces.valid | may_be_read(most, piece.address, piece.length)),
+            Cover(moves(dut.pieces) & (piece.length == 128) & (most == 0)),
+        ]
+        assert_steady(m, dut.pieces)
+        return m
+
+
+class MetaSpec(Elaboratable):
+    """Small reads, and reads of a table that a walk asks for at any alignment, stay in a line of 128 bytes, if lines do."""
+
+    def elaborate(self, platform):
+        m = Module()
+        dut = MetaReader(data_width=64, rows=2, contexts=16)
+        m.submodules.dut = inner = opened(dut)
+        client = dut.client
+        for name in ("index", "flag", "ring", "descriptor", "request", "walk"):
+            reads = getattr(dut, f"{name}_reads")
+            read = reads.payload
+            drive(m, reads)
+            if name in ("index", "flag"):
+                m.d.comb += Assume(~reads.valid | Mux(read.wide, read.address[:2] == 0, read.address[0] == 0))
+            elif name == "walk":
+                m.d.comb += Assume(~reads.valid | ((read.length != 0) & (read.length <= 128)))
+            else:
+                m.d.comb += Assume(~reads.valid | in_block(read.address, read.length, 7))
+        drive_inputs(m, client.requests.ready, client.write.enable, client.write.address_low, client.done_valid, client.done_handle,
+                     client.done_error, dut.index_answers.ready, dut.flag_answers.ready, dut.ring_free.valid, dut.ring_free.context,
+                     dut.line_free.valid, dut.line_free.context, dut.request_free.valid, dut.request_free.context)
+        piece = client.requests.payload
+        tail_piece = piece.shape()(register(inner, "tail_piece"))
+        m.d.comb += [
+            Assert(~client.requests.valid | in_block(piece.address, piece.length, 7)),
+            Assert(register(inner, "last") < 6),
+            Assert(~register(inner, "tail") | in_block(tail_piece.address, tail_piece.length, 7)),
+            Cover(moves(client.requests) & (piece.address[:12] == 0) & (piece.length == 100)),
+        ]
+        assert_steady(m, client.requests)
+        return m
+
+
+class LineSpec(Elaboratable):
+    """Reads of a split ring stay in a line of 128 bytes."""
+
+    def elaborate(self, platform):
+        m = Module()
+        dut = AvailController(data_width=64, rows=2, slots=16, window=8)
+        m.submodules.dut = inner = opened(dut)
+        drive_inputs(m, dut.event_idx, dut.drain, dut.visits.valid, dut.visits.payload, dut.notified_valid, dut.notified, dut.index_answers.valid,
+                     dut.index_answers.payload, dut.finished.valid, dut.finished.payload, dut.index_reads.ready, dut.ring_reads.ready,
+                     dut.again.ready, dut.flags.ready, dut.retired, dut.free_slots, dut.unused, dut.added, dut.config.config)
+        config = dut.config.config.shape()(register(inner, "config"))
+        read = dut.ring_reads.payload
+        m.d.comb += [
+            # [virtio 2.7] the available ring is aligned to two bytes.
+            Assume(~dut.config.config.driver[0]), Assert(~config.driver[0]),
+            Assert(~state(inner, "avail", "LIMIT", "RING") | ~register(inner, "entry")[0]),
+            Assert(~dut.ring_reads.valid | in_block(read.address, read.length, 7)),
+            Cover(moves(dut.ring_reads) & (read.length == 12) & (read.address[:7] == 128 - 12)),
+        ]
+        return m
+
+
+SPECS = {"requests": RequestSpec, "packets": PieceSpec, "small": MetaSpec, "lines": LineSpec}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_no_read_is_too_large_or_crosses_a_page(spec, tmp_path):
+    """By induction: for any number of cycles, with resets at any time."""
+    prove(spec(), tmp_path, mode="prove", depth=3)
+
+
+@pytest.mark.parametrize("spec, depth", [(RequestSpec, 14), (PieceSpec, 10), (MetaSpec, 5), (LineSpec, 14)], ids=SPECS.keys())
+def test_the_limits_are_reached(spec, depth, tmp_path):
+    """The proofs speak of something: the longest reads, unaligned ones, the second part of one that was split."""
+    prove(spec(), tmp_path, mode="cover", depth=depth)
