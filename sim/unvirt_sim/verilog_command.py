@@ -17,7 +17,9 @@ errors = Console(stderr=True, highlight=False)
 
 
 def parse_settings(settings):
-    """Turn ``name=value`` texts into device options; a value is a number (0x... too), for ``mac`` also six octets with colons, for ``personality`` a word.
+    """Turn ``name=value`` texts into device options.
+
+    A value is a number (0x... too), for ``mac`` also six octets with colons, for ``personality`` a word.
 
     Raises
     ------

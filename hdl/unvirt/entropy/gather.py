@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The entropy personality: random bytes wait in a ring of memory until the sink finds a buffer for them.
+"""The entropy personality: random bytes wait in memory until the sink finds a buffer for them.
 
-    entropy --> pieces of 32 bits --> ring of words: | chunk, offered | gathered | free |
-                                                       ^ start                   ^ end
-                                                       +--> sink reads, and says by its last word how far
+    entropy --> pieces of 32 bits --> memory of two halves: | chunk, offered | gathered .. free |
+                                                               |                       ^ end
+                                                               +--> sink reads
 """
 
 from amaranth import *
@@ -25,13 +25,12 @@ STORE_SIZE = 2 * CHUNK_SIZE
 class Gather(wiring.Component):
     """Gathers bytes and offers them to the sink in chunks of 64, to be cut to the buffer [virtio 5.4.6.2].
 
-    A buffer gets 1 to 64 bytes: as many as it has room for, in the order in which they came. No byte is offered again once any of its chunk was
-    read: the next chunk begins with the word behind the last one read, so of what was gathered at most the rest of one word is lost. A
-    chunk that found no buffer stays and is offered again.
+    A buffer gets the first 1 to 64 bytes of a chunk of its own, as many as it has room for, in the order in which they came; the rest of the chunk is
+    lost. So no byte is ever given twice, and none before 64 are there. A chunk that found no buffer stays and is offered again.
 
-    **Latency**: a chunk is offered one cycle after its last piece came. **Throughput**: a piece per cycle. **Back-pressure**: ``entropy`` waits while a chunk
-    and nearly another are held, and outside of the time in which a driver uses the device. **Reset**: while ``drain`` everything held is forgotten, a
-    chunk the sink has begun with once that is done with it; memory contents never show.
+    **Latency**: a chunk is offered one cycle after its last piece came. **Throughput**: a piece per cycle. **Back-pressure**: ``entropy`` waits
+    while a chunk and nearly another are held, and outside of the time in which a driver uses the device. **Reset**: while ``drain`` everything
+    held is forgotten, a chunk the sink has begun with once that is done with it; memory contents never show.
 
     Parameters
     ----------
@@ -73,13 +72,13 @@ class Gather(wiring.Component):
         m.submodules.store = store = memory.Memory(shape=self._width, depth=pieces // per_word, init=[])
         write, read = store.write_port(granularity=ENTROPY_WIDTH), store.read_port()
 
-        start = Signal.like(self.read_word)    # word in which the chunk begins
+        half = Signal()                        # of the memory, in which the chunk lies
         end = Signal(range(pieces))            # piece behind the last one held; one place stays empty
         held = Signal(range(pieces))
         refused = Signal()                     # the chunk being offered found no buffer
         packet, taken = self.packets.payload, Signal()
         m.d.comb += [
-            held.eq(end - (start << part_bits)),
+            held.eq(end - half * (pieces // 2)),
             self.entropy.ready.eq(~self.drain & (held != pieces - 1)),
             write.addr.eq(end >> part_bits),
             write.en.eq((self.entropy.valid & self.entropy.ready) << end[:part_bits]),
@@ -87,8 +86,8 @@ class Gather(wiring.Component):
             read.addr.eq(self.read_word),
             self.read_data.eq(read.data),
             # What is held never becomes less but by being taken, so an offer stands.
-            self.packets.valid.eq(held >= CHUNK_SIZE * 8 // ENTROPY_WIDTH),
-            packet.address.eq(start * (self._width // 8)),
+            self.packets.valid.eq(held >= pieces // 2),
+            packet.address.eq(half * CHUNK_SIZE),
             packet.length.eq(CHUNK_SIZE),
             taken.eq(self.packets.valid & self.packets.ready),
         ]
@@ -96,8 +95,8 @@ class Gather(wiring.Component):
             m.d.sync += end.eq(end + 1)
         m.d.sync += refused.eq((refused | self.dropped) & ~taken)
         with m.If(taken & ~refused):
-            m.d.sync += start.eq(self.read_word + 1)
+            m.d.sync += half.eq(~half)
         with m.If(self.drain & (taken | ~self.packets.valid)):
             # A chunk that the sink knows of stands until it is taken.
-            m.d.sync += [start.eq(0), end.eq(0)]
+            m.d.sync += [half.eq(0), end.eq(0)]
         return m

@@ -32,9 +32,10 @@ class Sink(wiring.Component):
     The chains that hold a packet are all found before the first is used; if the queue has too few of them, or without ``mergeable`` the
     first is too small, the packet is dropped and none is used: an empty queue never holds another up. A packet whose queue has buffers on their way
     to the store waits for them, for ``PATIENCE`` cycles at most and only while its memory is not ``crowded`` and no packet of another row is
-    behind it. Every chain but the last is filled. With ``cut`` the first chain that has room for a byte takes as much of the packet as it holds, the
-    rest is dropped silently; where that ends tells the last word asked for. A used element and the chain's slot go once the write engine took the last byte of that chain;
+    behind it. Every chain but the last is filled. A used element and the chain's slot go once the write engine took the last byte of that chain;
     all but the last of a packet have ``more`` set.
+
+    With ``cut`` the first chain that has room for a byte takes as much of the packet as it holds; the rest is let go.
 
     **Latency**: five cycles from packet to its first beat (six if the packet before went to another row), one from a chain's last beat to its used
     element.
