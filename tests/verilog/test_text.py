@@ -122,7 +122,7 @@ def test_command(config, verilog, tmp_path):
             (["--set", "rows"], "A setting must be name=value, such as rows=512, not 'rows'."),
             (["--set", "mac=1:2"], "MAC must be six octets such as 02:00:00:00:00:01, not '1:2'."),
             (["--mac", "gmii"], "MAC interface must be axis, not 'gmii'."),
-            (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, not 'huge'.")):
+            (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, entropy, not 'huge'.")):
         result = run(*wrong)
         assert (result.exit_code, result.output.strip(), list(tmp_path.iterdir())) == (2, sentence, [])
     result = run()
