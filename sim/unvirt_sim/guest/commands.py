@@ -56,7 +56,7 @@ def _device_options(command):
             click.option("--queue-size", type=int, metavar="N", help="Largest size of a virtqueue, a power of two up to 32768."),
             click.option("--without", multiple=True, callback=_features, metavar="FEATURE",
                          help="Do not offer a feature, as RING_PACKED or EVENT_IDX; may be repeated."),
-            click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device.")):
+            click.option("--preset", default="default", show_default=True, metavar="NAME", help="Preset of the device; entropy is a virtio-rng.")):
         command = option(command)
     return command
 

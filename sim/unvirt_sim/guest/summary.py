@@ -97,8 +97,8 @@ class Summary:
         if self.server:
             counts = self.server
             table.add_row("accesses", f"configuration {counts['config_reads']} read, {counts['config_writes']} written; BAR "
-                          f"{counts['bar_reads']} read, {counts['bar_writes']} written; {counts['interrupts']} interrupts; "
-                          f"{counts['frames']['sent']} frames out, {counts['frames']['received']} in")
+                          f"{counts['bar_reads']} read, {counts['bar_writes']} written; {counts['interrupts']} interrupts"
+                          + ("" if self.network == "none" else f"; {counts['frames']['sent']} frames out, {counts['frames']['received']} in"))
             table.add_row("RTL", f"{self.cycles:,} cycles, {self.cycles_per_second:,.0f} per second, "
                                  f"{self.cycles / max(self.rtl_cpu_seconds, 1e-3):,.0f} per second of its CPU time")
             table.add_row("CPU time", f"QEMU {self.qemu_cpu_seconds:.1f} s, RTL {self.rtl_cpu_seconds:.1f} s beside it; QEMU waited "
