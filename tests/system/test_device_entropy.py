@@ -217,6 +217,37 @@ def test_reset_in_mid_flight(reader, kind):
         go(one.driver.stop())
 
 
+def test_queue_reset_in_mid_flight(reader):
+    """A queue that is reset alone is quiet, and set up again goes on: with chunks that no buffer was given before [virtio 2.6.1]."""
+    rng = random.Random(f"queue {SEED}")
+    one = reader()
+    for wanted in RINGS.values():
+        one.start(wanted=wanted | mask(Feature.RING_RESET), queue_size=32, interrupts="poll")
+        device = one.driver.device
+        if not device.has(Feature.RING_RESET):
+            pytest.skip("RING_RESET is not offered")
+        for _ in range(4):
+            queue = one.driver.queue
+            for _ in range(rng.randrange(1, 20)):
+                go(one.driver.post([rng.randrange(1, 200)], publish=False))
+            go(queue.publish())
+            one.simulation.run(rng.choice((rng.randrange(40), rng.randrange(400), rng.randrange(1500))))
+            buffers = [chain.token for chain in queue.outstanding.values()]
+            go(device.reset_queue(0))
+            for buffer in buffers:
+                buffer.free()
+            one.simulation.run(1000)
+            one.driver.queue = go(device.setup_queue(0, size=32))
+            go(one.driver.queue.disable_interrupts())
+            go(one.driver.post([CHUNK]))
+            (_, data), = go(one.driver.receive(1))
+            place = one.stream.read(0, one.simulation.entropy_taken).find(data, one.place)
+            assert len(data) == CHUNK and place >= one.place and (place - one.place) % CHUNK == 0
+            one.place = place + CHUNK
+            one.exchange([9], [300])
+        go(one.driver.stop())
+
+
 @pytest.mark.parametrize("seed", range(2, 5))
 def test_random_registers_and_memories(reader, seed, monkeypatch):
     """Nothing depends on what registers and memories hold at power-up."""
