@@ -3,7 +3,10 @@
 
 from dataclasses import dataclass, fields, replace
 
-__all__ = ["DeviceConfig", "PRESETS", "preset"]
+__all__ = ["DeviceConfig", "PERSONALITIES", "PRESETS", "preset"]
+
+PERSONALITIES = ("net", "entropy")
+"""What a device can be: a network device or an entropy device."""
 
 
 def _check_range(config, name, low, high):
@@ -34,6 +37,7 @@ class DeviceConfig:
         With a sentence naming the parameter, the rule and the value.
     """
 
+    personality: str = "net"          # one of PERSONALITIES
     data_width: int = 64              # bits per beat, PCIe and MAC side
     rows: int = 2                     # virtqueue rows, a power of two that holds the queue pairs and the control queue
     queue_pairs: int = 1
@@ -58,6 +62,8 @@ class DeviceConfig:
     serial_number: int = 0x756E_7669_7274_0001
 
     def __post_init__(self):
+        if self.personality not in PERSONALITIES:
+            raise ValueError(f"Personality must be one of {', '.join(PERSONALITIES)}, not {self.personality!r}")
         if self.data_width not in (32, 64, 128, 256, 512):
             raise ValueError(f"Data width must be one of 32, 64, 128, 256, 512, "
                              f"not {self.data_width!r}")
@@ -103,7 +109,7 @@ class DeviceConfig:
     @property
     def queues(self):
         """Number of virtqueues."""
-        return 2 * self.queue_pairs + self.control_queue
+        return 1 if self.personality == "entropy" else 2 * self.queue_pairs + self.control_queue
 
     def with_options(self, **options):
         """Return a copy with some parameters changed; unknown names raise TypeError."""
@@ -127,6 +133,8 @@ PRESETS = {
     "wide512": DeviceConfig(data_width=512, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, tx_buffer_size=131072,
                             rx_buffer_size=131072),
+    "entropy": DeviceConfig(personality="entropy", msix_vectors=2, meta_tags=8, data_tags=8, meta_contexts=16, chain_slots=32, queue_window=16,
+                            segment_groups=32, max_chain=32, max_queue_size=256, tx_buffer_size=16384, rx_buffer_size=16384),
 }
 """Named parameter sets."""
 

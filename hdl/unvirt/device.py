@@ -16,7 +16,8 @@
                                             | |                             |
                             dma_write <-----+ +---------- receive <---------+
 
-Nothing but wiring here. Sizes come from :class:`~unvirt.config.DeviceConfig`.
+Nothing but wiring here: what every device type has in :class:`VirtioFunction`, the right hand side of the drawing in :class:`VirtioNetDevice`;
+another right hand side is :mod:`unvirt.entropy_device`. Sizes come from :class:`~unvirt.config.DeviceConfig`.
 """
 
 from amaranth import *
@@ -39,13 +40,16 @@ from .virtio.queue.engine import CONFIG_PORTS, QueueEngine
 from .virtio.spec import FEATURE_BITS
 from .virtio.transport import VirtioTransport
 
-__all__ = ["VIRTIO_VENDOR_ID", "VirtioNetDevice"]
+__all__ = ["VIRTIO_VENDOR_ID", "VirtioFunction", "VirtioNetDevice"]
 
 VIRTIO_VENDOR_ID = 0x1AF4
 
 
-class VirtioNetDevice(wiring.Component):
-    """virtio-net over raw TLP streams.
+class VirtioFunction(wiring.Component):
+    """What every device type has: a PCIe function over raw TLP streams, its registers and its DMA. The rest is a subclass's.
+
+    A subclass gives its ports to ``__init__`` and in ``elaborate`` calls, in this order, :meth:`_elaborate_registers`, and
+    :meth:`_elaborate_engine` with a queue engine that knows the roles of its queues.
 
     Members
     -------
@@ -53,19 +57,13 @@ class VirtioNetDevice(wiring.Component):
         TLPs from and to the link layer; ``rx.ready`` never depends on ``tx``.
     credits, nonposted_freed, link_up, hot_reset :
         See :class:`~unvirt.pcie.attach.raw.RawAttachment`.
-    mac_tx : ``Out(stream.Signature(MacBeat))``
-        Frames to the MAC, gap-free once begun.
-    mac_rx_valid, mac_rx : ``In``
-        Frames from the MAC, never stalled.
-    mac_link_up : ``In(1)``
-        Becomes LINK_UP of the device status.
     feature_mask : ``In(FEATURE_BITS)``
         Feature bits not to offer.
-    stat_rx_dropped, stat_tx_dropped, stat_unsupported : ``Out(1)``
-        Pulses.
+    stat_unsupported : ``Out(1)``
+        Pulse for each request that was answered as unsupported.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, ports):
         self._config = config
         width = config.data_width
         super().__init__({
@@ -75,70 +73,47 @@ class VirtioNetDevice(wiring.Component):
             "nonposted_freed": Out(1),
             "link_up": In(1),
             "hot_reset": In(1),
-            "mac_tx": Out(stream.Signature(MacBeat(width))),
-            "mac_rx_valid": In(1),
-            "mac_rx": In(MacBeat(width)),
-            "mac_link_up": In(1),
             "feature_mask": In(FEATURE_BITS),
-            "stat_rx_dropped": Out(1),
-            "stat_tx_dropped": Out(1),
             "stat_unsupported": Out(1),
+            **ports,
         })
 
     @property
     def config(self):
         return self._config
 
-    def elaborate(self, platform):
-        m = Module()
-        config = self._config
-        image = build_image(
-            config, vendor_id=VIRTIO_VENDOR_ID, device_id=0x1040 + DEVICE_ID,
-            class_code=CLASS_CODE,
-            virtio=virtio_capabilities(notify_length=4 * config.rows,
-                                       device_length=NetConfig.as_shape().size // 8))
+    def _elaborate_registers(self, m, *, device_id, class_code, features=(), rules=(), config_size=0):
+        """Make attachment, completer and transport; return the transport.
 
+        ``config_size`` is in bytes; without any the function has no capability for a device configuration [virtio 4.1.4.6].
+        """
+        config = self._config
+        capabilities = virtio_capabilities(notify_length=4 * config.rows, device_length=config_size)
+        image = build_image(config, vendor_id=VIRTIO_VENDOR_ID, device_id=0x1040 + device_id, class_code=class_code,
+                            virtio=[entry for entry in capabilities if config_size or entry.name != "virtio_device"])
         m.submodules.attachment = attachment = RawAttachment(config, image)
         m.submodules.completer = completer = Completer(data_width=config.data_width,
                                                        depth=config.nonposted_depth)
         m.submodules.transport = transport = VirtioTransport(
-            config, config_ports=CONFIG_PORTS, features=net_features(config), rules=NET_RULES,
-            config_size=NetConfig.as_shape().size // 8, pci_cfg=image.offsets["virtio_pci_cfg"])
-        # Receive queues are even, transmit queues odd; the control queue comes behind those that the driver knows of.
-        control_row = Signal(row_width(config.rows))
-        m.d.comb += control_row.eq(Mux(transport.engine.features[NetFeature.MQ], 2 * config.queue_pairs, 2))
+            config, config_ports=CONFIG_PORTS, features=features, rules=rules, config_size=config_size,
+            pci_cfg=image.offsets["virtio_pci_cfg"])
+        m.d.comb += self.stat_unsupported.eq(attachment.stat_unsupported | completer.stat_unsupported)
+        return transport
 
-        def is_request(row):
-            return (row == control_row) & transport.engine.features[NetFeature.CTRL_VQ] if config.control_queue else C(0, 1)
-
-        m.submodules.engine = engine = QueueEngine(
-            config, is_sink=lambda row: ~row[0] & ~is_request(row), is_request=is_request, header_size=NET_HEADER_SIZE,
-            start_offset=packet_start(config.data_width), sink_size=config.rx_buffer_size)
+    def _elaborate_engine(self, m, transport, engine):
+        """Put the queue engine in its place, between transport and DMA engines."""
+        config = self._config
+        m.submodules.engine = engine
         m.submodules.dma_read = dma_read = DmaRead(
             config, meta_handle_width=len(engine.meta.done_handle),
             meta_buffer_width=len(engine.meta.requests.payload.buffer),
             data_handle_width=len(engine.data.done_handle),
             data_buffer_width=len(engine.data.requests.payload.buffer))
         m.submodules.dma_write = dma_write = DmaWrite(config, 5)
-        m.submodules.transmit = transmit = Transmit(data_width=config.data_width, rows=config.rows,
-                                                    size=config.tx_buffer_size)
-        m.submodules.receive = receive = Receive(config)
-        m.submodules.control = control = ControlQueue(config)
-
+        attachment, completer = m.submodules.attachment, m.submodules.completer
         self._connect_pcie(m, attachment, completer, transport, dma_read, dma_write)
         self._connect_engine(m, attachment.attachment.control, transport, engine, dma_read,
                              dma_write)
-        self._connect_net(m, transport, engine, transmit, receive)
-        self._connect_control(m, transport, engine, control, receive)
-        if config.queue_pairs > 1:
-            m.submodules.steering = steering = Steering(data_width=config.data_width, pairs=config.queue_pairs)
-            self._connect_steering(m, engine, control, steering, transmit, receive)
-        m.d.comb += [
-            self.stat_rx_dropped.eq(receive.stat_dropped | engine.stat_sink_dropped),
-            self.stat_tx_dropped.eq(engine.stat_source_dropped),
-            self.stat_unsupported.eq(attachment.stat_unsupported | completer.stat_unsupported),
-        ]
-        return m
 
     def _connect_pcie(self, m, raw, completer, transport, dma_read, dma_write):
         connect(m, flipped(self.rx), raw.rx)
@@ -191,8 +166,69 @@ class VirtioNetDevice(wiring.Component):
             engine.msix_enable.eq(control.msix_enable),
             engine.max_read_request_size.eq(control.max_read_request_size),
             engine.dma_idle.eq(dma_read.idle & dma_write.idle),
-            engine.mergeable.eq(transport.engine.features[NetFeature.MRG_RXBUF]),
         ]
+
+
+class VirtioNetDevice(VirtioFunction):
+    """virtio-net over raw TLP streams.
+
+    Members
+    -------
+    rx, tx, credits, nonposted_freed, link_up, hot_reset, feature_mask, stat_unsupported :
+        See :class:`VirtioFunction`.
+    mac_tx : ``Out(stream.Signature(MacBeat))``
+        Frames to the MAC, gap-free once begun.
+    mac_rx_valid, mac_rx : ``In``
+        Frames from the MAC, never stalled.
+    mac_link_up : ``In(1)``
+        Becomes LINK_UP of the device status.
+    stat_rx_dropped, stat_tx_dropped : ``Out(1)``
+        Pulse for each frame dropped.
+    """
+
+    def __init__(self, config):
+        width = config.data_width
+        super().__init__(config, {
+            "mac_tx": Out(stream.Signature(MacBeat(width))),
+            "mac_rx_valid": In(1),
+            "mac_rx": In(MacBeat(width)),
+            "mac_link_up": In(1),
+            "stat_rx_dropped": Out(1),
+            "stat_tx_dropped": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        transport = self._elaborate_registers(
+            m, device_id=DEVICE_ID, class_code=CLASS_CODE, features=net_features(config), rules=NET_RULES,
+            config_size=NetConfig.as_shape().size // 8)
+        # Receive queues are even, transmit queues odd; the control queue comes behind those that the driver knows of.
+        control_row = Signal(row_width(config.rows))
+        m.d.comb += control_row.eq(Mux(transport.engine.features[NetFeature.MQ], 2 * config.queue_pairs, 2))
+
+        def is_request(row):
+            return (row == control_row) & transport.engine.features[NetFeature.CTRL_VQ] if config.control_queue else C(0, 1)
+
+        engine = QueueEngine(
+            config, is_sink=lambda row: ~row[0] & ~is_request(row), is_request=is_request, header_size=NET_HEADER_SIZE,
+            start_offset=packet_start(config.data_width), sink_size=config.rx_buffer_size)
+        self._elaborate_engine(m, transport, engine)
+        m.submodules.transmit = transmit = Transmit(data_width=config.data_width, rows=config.rows,
+                                                    size=config.tx_buffer_size)
+        m.submodules.receive = receive = Receive(config)
+        m.submodules.control = control = ControlQueue(config)
+
+        self._connect_net(m, transport, engine, transmit, receive)
+        self._connect_control(m, transport, engine, control, receive)
+        if config.queue_pairs > 1:
+            m.submodules.steering = steering = Steering(data_width=config.data_width, pairs=config.queue_pairs)
+            self._connect_steering(m, engine, control, steering, transmit, receive)
+        m.d.comb += [
+            self.stat_rx_dropped.eq(receive.stat_dropped | engine.stat_sink_dropped),
+            self.stat_tx_dropped.eq(engine.stat_source_dropped),
+        ]
+        return m
 
     def _connect_net(self, m, transport, engine, transmit, receive):
         config = self._config
@@ -207,6 +243,7 @@ class VirtioNetDevice(wiring.Component):
                     config.max_frame)
         octets = config.mac.to_bytes(6, "big")
         m.d.comb += [
+            engine.mergeable.eq(features[NetFeature.MRG_RXBUF]),
             engine.source_word.eq(transmit.read_word),
             transmit.read_data.eq(engine.source_data),
             engine.source_next_of.eq(transmit.next_of),

@@ -19,6 +19,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .device import VirtioNetDevice
+from .entropy.spec import ENTROPY_WIDTH
+from .entropy_device import VirtioEntropyDevice
 from .virtio.spec import FEATURE_BITS
 
 __all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "write_atomically", "write_files"]
@@ -42,17 +44,20 @@ def flat_ports(config):
     ports |= {f"fc_{name}": In(bits) for name, bits in (
         ("ph", 8), ("pd", 12), ("nph", 8), ("npd", 12), ("cplh", 8), ("cpld", 12), ("infinite", 6))}
     ports |= {"rx_nonposted_freed": Out(1), "link_up": In(1), "hot_reset": In(1)}
-    frame = {"tdata": width, "tkeep": width // 8, "tlast": 1, "tuser": 1}
-    ports |= {"mac_tx_tvalid": Out(1), "mac_tx_tready": In(1), "mac_rx_tvalid": In(1)}
-    ports |= {f"mac_tx_{name}": Out(bits) for name, bits in frame.items()}
-    ports |= {f"mac_rx_{name}": In(bits) for name, bits in frame.items()}
-    ports |= {"mac_link_up": In(1), "feature_mask": In(FEATURE_BITS)}
-    ports |= {f"stat_{name}": Out(1) for name in ("rx_dropped", "tx_dropped", "unsupported")}
-    return ports
+    if config.personality == "net":
+        frame = {"tdata": width, "tkeep": width // 8, "tlast": 1, "tuser": 1}
+        ports |= {"mac_tx_tvalid": Out(1), "mac_tx_tready": In(1), "mac_rx_tvalid": In(1)}
+        ports |= {f"mac_tx_{name}": Out(bits) for name, bits in frame.items()}
+        ports |= {f"mac_rx_{name}": In(bits) for name, bits in frame.items()}
+        ports |= {"mac_link_up": In(1), "feature_mask": In(FEATURE_BITS)}
+        ports |= {f"stat_{name}": Out(1) for name in ("rx_dropped", "tx_dropped")}
+    else:
+        ports |= {"entropy_tvalid": In(1), "entropy_tready": Out(1), "entropy_tdata": In(ENTROPY_WIDTH), "feature_mask": In(FEATURE_BITS)}
+    return ports | {"stat_unsupported": Out(1)}
 
 
 class FlatTop(wiring.Component):
-    """The device behind flat ports: raw TLP streams on one side, AXI4-Stream on the other.
+    """The device behind flat ports: raw TLP streams on one side, AXI4-Stream on the other. Which device says the personality.
 
     The ports are those of :func:`flat_ports`. The clock is ``clk``, the reset ``rst``, synchronous and active high.
     """
@@ -63,8 +68,8 @@ class FlatTop(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.core = core = VirtioNetDevice(self._config)
-        lanes = self._config.data_width // 8
+        net = self._config.personality == "net"
+        m.submodules.core = core = (VirtioNetDevice if net else VirtioEntropyDevice)(self._config)
         for name in ("data", "first", "last", "empty"):
             m.d.comb += [
                 core.rx.payload[name].eq(getattr(self, f"rx_tlp_{name}")),
@@ -72,22 +77,33 @@ class FlatTop(wiring.Component):
             ]
         for name in ("ph", "pd", "nph", "npd", "cplh", "cpld", "infinite"):
             m.d.comb += core.credits[name].eq(getattr(self, f"fc_{name}"))
-        transmit, receive = core.mac_tx.payload, core.mac_rx
         m.d.comb += [
             core.rx.valid.eq(self.rx_tlp_valid), self.rx_tlp_ready.eq(core.rx.ready),
             self.tx_tlp_valid.eq(core.tx.valid), core.tx.ready.eq(self.tx_tlp_ready),
             self.rx_nonposted_freed.eq(core.nonposted_freed),
             core.link_up.eq(self.link_up), core.hot_reset.eq(self.hot_reset),
+            core.feature_mask.eq(self.feature_mask),
+            self.stat_unsupported.eq(core.stat_unsupported),
+        ]
+        if net:
+            self._connect_mac(m, core)
+        else:
+            m.d.comb += [core.entropy.valid.eq(self.entropy_tvalid), core.entropy.payload.eq(self.entropy_tdata),
+                         self.entropy_tready.eq(core.entropy.ready)]
+        return m
+
+    def _connect_mac(self, m, core):
+        transmit, receive = core.mac_tx.payload, core.mac_rx
+        lanes = self._config.data_width // 8
+        m.d.comb += [
             self.mac_tx_tvalid.eq(core.mac_tx.valid), core.mac_tx.ready.eq(self.mac_tx_tready),
             self.mac_tx_tdata.eq(transmit.data), self.mac_tx_tlast.eq(transmit.last),
             self.mac_tx_tuser.eq(transmit.last & transmit.error),
             core.mac_rx_valid.eq(self.mac_rx_tvalid), receive.data.eq(self.mac_rx_tdata),
             receive.last.eq(self.mac_rx_tlast), receive.error.eq(self.mac_rx_tuser),
             core.mac_link_up.eq(self.mac_link_up),
-            core.feature_mask.eq(self.feature_mask),
             self.stat_rx_dropped.eq(core.stat_rx_dropped),
             self.stat_tx_dropped.eq(core.stat_tx_dropped),
-            self.stat_unsupported.eq(core.stat_unsupported),
         ]
         # AXI4-Stream has no mark for the first beat: it follows the last one.
         between = Signal(init=1)
@@ -99,7 +115,6 @@ class FlatTop(wiring.Component):
         m.d.comb += receive.empty.eq((lanes - kept)[:len(receive.empty)])
         for lane in range(lanes):
             m.d.comb += self.mac_tx_tkeep[lane].eq(lanes - transmit.empty > lane)
-        return m
 
 
 def _yosys(folder, script):
@@ -198,10 +213,12 @@ def write_atomically(path, text):
 
 def describe(config, attachment="raw", mac="axis"):
     """Return the comment on top of the Verilog: what it is and with which parameters it was made."""
+    kind = {"net": "virtio-net", "entropy": "virtio-rng"}[config.personality]
+    sides = f"Attachment {attachment}, MAC interface {mac}." if config.personality == "net" else f"Attachment {attachment}."
     sizes = [f"//   {field.name} = {getattr(config, field.name)}" for field in fields(config)]
     return "\n".join([
-        "// unvirt: a virtio-net PCIe function. SPDX-License-Identifier: BSD-2-Clause",
-        f"// Attachment {attachment}, MAC interface {mac}. Ports: see docs/contracts.md section 1. Parameters:",
+        f"// unvirt: a {kind} PCIe function. SPDX-License-Identifier: BSD-2-Clause",
+        f"// {sides} Ports: see docs/contracts.md section 1. Parameters:",
         *sizes]) + "\n"
 
 

@@ -57,6 +57,7 @@ SIGNATURES = {
                                     ctypes.POINTER(ctypes.c_uint64),
                                     ctypes.POINTER(ctypes.c_uint64),
                                     ctypes.POINTER(ctypes.c_int)]),
+    "unvirt_entropy": (ctypes.c_uint64, [ctypes.c_void_p]),
     "unvirt_mac": (None, [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]),
     "unvirt_feature_mask": (None, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32)]),
     "unvirt_link": (None, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32,

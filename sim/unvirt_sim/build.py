@@ -71,7 +71,7 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
     Parameters
     ----------
     config : DeviceConfig
-        Its ``data_width`` fixes the ports.
+        Its ``data_width`` and ``personality`` fix the ports.
     folder : Path, optional
         Where libraries are kept; by default in :func:`~unvirt_sim.cache.cache_folder`.
     say
@@ -96,20 +96,20 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
     with locked(place):
         if not library.exists():
             say(f"Compiling the simulation ({config.data_width} bits); a minute or two")
-            _compile(text, config.data_width, place, waves)
+            _compile(text, config, place, waves)
             (place / "libunvirt.tmp.so").rename(library)
     return library
 
 
-def _compile(text, width, folder, waves):
+def _compile(text, config, folder, waves):
     """Make ``libunvirt.tmp.so`` in ``folder``."""
     (folder / "unvirt.v").write_text(text)
     command = [
         "verilator", "--cc", "--exe", "--build", "-j", "2", "--top-module", "unvirt",
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
         "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
-        "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={width} -I{_SOURCES}"
-        + (" -DUNVIRT_WAVES" if waves else ""),
+        "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}"
+        + (" -DUNVIRT_ENTROPY" if config.personality == "entropy" else "") + (" -DUNVIRT_WAVES" if waves else ""),
         "-LDFLAGS", "-shared -fPIC", "-o", str(folder / "libunvirt.tmp.so"),
         "--Mdir", str(folder / "obj"), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
     ]

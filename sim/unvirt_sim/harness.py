@@ -260,6 +260,11 @@ class Simulation:
     mac_link_up = property(lambda self: self._mac[1], lambda self, value: self._set_mac(1, value),
                            doc="The Ethernet link is up.")
 
+    @property
+    def entropy_taken(self):
+        """Bytes that an entropy device took so far of the :class:`~unvirt_sim.entropy.EntropyStream` of this simulation's seed."""
+        return self._library.unvirt_entropy(self._sim)
+
     def hide_features(self, word):
         """Let the device not offer the feature bits in ``word``; to be set while the device is in reset."""
         self._library.unvirt_feature_mask(self._sim, (ctypes.c_uint32 * 3)(*(word >> 32 * window & 0xFFFF_FFFF for window in range(3))))

@@ -17,7 +17,9 @@ errors = Console(stderr=True, highlight=False)
 
 
 def parse_settings(settings):
-    """Turn ``name=value`` texts into device options; a value is a number (0x... too), for ``mac`` also six octets with colons.
+    """Turn ``name=value`` texts into device options.
+
+    A value is a number (0x... too), for ``mac`` also six octets with colons, for ``personality`` a word.
 
     Raises
     ------
@@ -30,6 +32,9 @@ def parse_settings(settings):
         name = name.strip().replace("-", "_")
         if not equals or not name:
             raise ValueError(f"A setting must be name=value, such as rows=512, not {setting!r}")
+        if name == "personality":
+            options[name] = value.strip()
+            continue
         if name == "mac" and ":" in value:
             octets = value.split(":")
             if len(octets) != 6 or not all(len(octet) == 2 for octet in octets):

@@ -87,7 +87,7 @@ def test_tools_fail_in_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, not 'huge'"),
+    (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, entropy, not 'huge'"),
     (["--rows", "3"], "Rows must be a power of two between 2 and 512, not 3"),
     (["--rows", "many"], "must be numbers separated by commas, such as 2,512, not 'many'"),
     (["--width", "48"], "Data width must be one of 32, 64, 128, 256, 512, not 48")])

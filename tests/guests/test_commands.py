@@ -45,6 +45,8 @@ def refused(*arguments):
     (["--script", "/none"], "The script /none cannot be read (No such file or directory)."),
     (["--shell", "--script", "x"], "Error: --shell and --script exclude each other; choose one."),
     (["--frob"], "Error: No such option '--frob'."),
+    (["--preset", "entropy", "--queue-pairs", "2"], "Preset entropy is no network device: it has no queue pairs; leave out --queue-pairs."),
+    (["--preset", "entropy", "--pcap", "/tmp/none.pcap"], "Preset entropy is no network device: there are no frames to write; leave out --pcap."),
 ])
 def test_boot_refuses(arguments, sentence):
     assert sentence in refused("boot", *arguments)

@@ -34,9 +34,9 @@ WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "UNUSEDPARAM", "WIDTHEXPAND", "WIDTHTR
 """Complaints about style (and, the last, about simulation speed) that machine-made text draws; whatever is not in this list is an error."""
 
 
-def golden(width):
-    """Return the kept list of ports as [(direction, name, width)]."""
-    lines = (GOLDEN / f"{width}.txt").read_text().splitlines()
+def golden(name):
+    """Return the kept list of ports of a data width, or of another device type, as [(direction, name, width)]."""
+    lines = (GOLDEN / f"{name}.txt").read_text().splitlines()
     return [(direction, name, int(bits)) for direction, name, bits in map(str.split, lines)]
 
 
@@ -47,25 +47,29 @@ def lint(*paths, waived=WAIVED):
     return result.stderr if result.returncode else ""
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_ports(width):
+def ports_of(verilog):
+    """Return the ports of the top module of a text as :func:`golden` does, in the order of the text."""
+    top = re.search(r"^module unvirt\(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)[0]
+    return [(direction, name, int(high or 0) + 1) for direction, high, name in
+            re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", top, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("name", [*WIDTHS, "entropy"])
+def test_ports(name):
     """The device elaborates at every width, and its ports are exactly those of the list (a mistyped clock domain would add some)."""
-    config = preset("minimal").with_options(data_width=width)
+    config = preset("entropy") if name == "entropy" else preset("minimal").with_options(data_width=name)
     manifest = [(port["direction"], port["name"], port["width"]) for port in port_manifest(config)]
-    assert manifest == golden(width)
+    assert manifest == golden(name)
     text = rtlil.convert(FlatTop(config), name="unvirt", emit_src=False)
     top = re.search(r"^module \\unvirt\n(.*?)^end\n", text, re.MULTILINE | re.DOTALL)[1]
     found = [(direction, name, int(bits or 1)) for bits, direction, name in
              re.findall(r"^  wire (?:width (\d+) )?(input|output) \d+  \\(\w+)$", top, re.MULTILINE)]
-    assert sorted(found) == sorted(golden(width))
+    assert sorted(found) == sorted(golden(name))
 
 
 def test_ports_of_the_verilog(config, verilog):
     """The text that users get has the same ports."""
-    top = re.search(r"^module unvirt\(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)[0]
-    found = [(direction, name, int(high or 0) + 1) for direction, high, name in
-             re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", top, re.MULTILINE)]
-    assert sorted(found) == sorted(golden(config.data_width))
+    assert sorted(ports_of(verilog)) == sorted(golden(config.data_width))
 
 
 def test_template_names_every_port(config):
@@ -112,6 +116,25 @@ def test_unknown_sides_are_refused(config):
         generate(config, mac="gmii")
 
 
+def test_entropy(tmp_path):
+    """The command writes an entropy device by its preset, or of any other by ``personality``; lint has nothing against it."""
+    def run(*arguments):
+        return CliRunner().invoke(main, ["verilog", "-o", str(tmp_path / "e.v"), *arguments])
+
+    result = run("--preset", "wide", "--set", "personality=toaster")
+    assert (result.exit_code, result.output.strip()) == (2, "Personality must be one of net, entropy, not 'toaster'.")
+    result = run("--preset", "entropy")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "e.v").read_text()
+    assert text.startswith("// unvirt: a virtio-rng PCIe function.")
+    assert sorted(ports_of(text)) == sorted(golden("entropy"))
+    assert json.loads((tmp_path / "e.ports.json").read_text()) == port_manifest(preset("entropy"))
+    assert "entropy_tdata" in (tmp_path / "e.instance.vh").read_text()
+    assert lint(tmp_path / "e.v") == ""
+    wide = preset("wide").with_options(personality="entropy")
+    assert wide.queues == 1 and {port["name"]: port["width"] for port in port_manifest(wide)}["entropy_tdata"] == 32
+
+
 def test_command(config, verilog, tmp_path):
     """The command writes three files, or with a wrong parameter none, and says so in one sentence with status 2."""
     def run(*arguments):
@@ -122,7 +145,7 @@ def test_command(config, verilog, tmp_path):
             (["--set", "rows"], "A setting must be name=value, such as rows=512, not 'rows'."),
             (["--set", "mac=1:2"], "MAC must be six octets such as 02:00:00:00:00:01, not '1:2'."),
             (["--mac", "gmii"], "MAC interface must be axis, not 'gmii'."),
-            (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, not 'huge'.")):
+            (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, entropy, not 'huge'.")):
         result = run(*wrong)
         assert (result.exit_code, result.output.strip(), list(tmp_path.iterdir())) == (2, sentence, [])
     result = run()

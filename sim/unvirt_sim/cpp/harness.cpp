@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The device between the host model and the MAC, clocked until something happens; C ABI for ctypes.
-// The device is the Verilated one or, with UNVIRT_PINS, a set of pins that another simulator moves.
+// The device is the Verilated one or, with UNVIRT_PINS, a set of pins that another simulator moves. With UNVIRT_ENTROPY it is an entropy
+// device, with a source of entropy where the MAC would be.
 #include <cstdio>
 #include <cstdlib>
 
@@ -14,6 +15,7 @@
 #include <verilated_vcd_c.h>
 #endif
 #endif
+#include "entropy.hpp"
 #include "mac.hpp"
 
 #ifndef UNVIRT_WIDTH
@@ -41,7 +43,8 @@ struct Sim {
 #endif
     Device dut;
     Host host;
-    Mac mac;
+    Mac mac;                                      // idle beside an entropy device, as the source is beside a MAC
+    EntropySource entropy;
     Dws incoming;
     size_t down_beat = 0;
     bool down_shown = false, tx_held = false, mac_ready = false, last_intx = false, stalled_up = false;
@@ -54,17 +57,19 @@ struct Sim {
     uint64_t stats[3] = {0};
 
 #ifdef UNVIRT_PINS
-    Sim(const Parameters& parameters, int) : dut{}, host(parameters) { dut.link_up = 1; }
+    Sim(const Parameters& parameters, int) : dut{}, host(parameters), entropy(parameters.seed) { dut.link_up = 1; }
 #else
     Sim(const Parameters& parameters, int random_init)
-        : dut(configure(context, parameters, random_init)), host(parameters) {
+        : dut(configure(context, parameters, random_init)), host(parameters), entropy(parameters.seed) {
 #ifdef UNVIRT_WAVES
         context.traceEverOn(true);
 #endif
         dut.rst = 1;
         dut.link_up = 1;
         dut.hot_reset = 0;
+#ifndef UNVIRT_ENTROPY
         dut.mac_link_up = 1;
+#endif
         std::memset(&dut.feature_mask, 0, sizeof feature_mask);
         for (int i = 0; i < 8; i++) clock();
         dut.rst = 0;
@@ -151,8 +156,24 @@ struct Sim {
         dut.fc_nph = host.limit(2); dut.fc_npd = host.limit(3);
         dut.fc_cplh = host.limit(4); dut.fc_cpld = host.limit(5);
         dut.fc_infinite = par.infinite;
-        dut.mac_link_up = mac.link_up;
         std::memcpy(&dut.feature_mask, feature_mask, sizeof feature_mask);
+        drive_far();
+    }
+
+#ifdef UNVIRT_ENTROPY
+    void drive_far() {
+        uint32_t piece;
+        dut.entropy_tvalid = entropy.offer(host, &piece);
+        dut.entropy_tdata = piece;
+    }
+    void sample_far() {
+        if (dut.entropy_tvalid && dut.entropy_tready) entropy.taken();
+    }
+#else
+    // Inputs from the MAC.
+    void drive_far() {
+        Parameters& par = host.par;
+        dut.mac_link_up = mac.link_up;
         mac_ready = !mac.stalled && !host.chance(par.mac_tx_stall, 1024);
         dut.mac_tx_tready = mac_ready;
         uint8_t data[kLanes], keep[(kLanes + 7) / 8];
@@ -167,6 +188,16 @@ struct Sim {
             dut.mac_rx_tuser = bad;
         }
     }
+
+    // What the edge will see of the MAC's side.
+    void sample_far() {
+        mac.transmit<kLanes>(host, dut.mac_tx_tvalid, mac_ready,
+                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
+                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
+                             dut.mac_tx_tlast, dut.mac_tx_tuser);
+        stats[0] += dut.stat_rx_dropped; stats[1] += dut.stat_tx_dropped;
+    }
+#endif
 
     // What the edge will see.
     void sample() {
@@ -188,12 +219,9 @@ struct Sim {
             incoming.insert(incoming.end(), words, words + used);
         }
         whole = sent && dut.tx_tlp_last;
-        mac.transmit<kLanes>(host, dut.mac_tx_tvalid, mac_ready,
-                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
-                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
-                             dut.mac_tx_tlast, dut.mac_tx_tuser);
         if (ports) record_ports();
-        stats[0] += dut.stat_rx_dropped; stats[1] += dut.stat_tx_dropped; stats[2] += dut.stat_unsupported;
+        sample_far();
+        stats[2] += dut.stat_unsupported;
 
 #ifdef UNVIRT_WAVES
         if (waves && host.cycle >= waves_from && host.cycle <= waves_to) waves->dump(host.cycle);
@@ -220,10 +248,14 @@ struct Sim {
         put(dut.tx_tlp_data, dut.tx_tlp_first, dut.tx_tlp_last, dut.tx_tlp_empty);
         put(dut.fc_ph, dut.fc_pd, dut.fc_nph, dut.fc_npd, dut.fc_cplh, dut.fc_cpld, dut.fc_infinite);
         put(dut.rx_nonposted_freed, dut.link_up, dut.hot_reset);
+#ifdef UNVIRT_ENTROPY
+        put(dut.entropy_tvalid, dut.entropy_tready, dut.entropy_tdata, dut.feature_mask, dut.stat_unsupported);
+#else
         put(dut.mac_tx_tvalid, dut.mac_tx_tready, dut.mac_rx_tvalid);
         put(dut.mac_tx_tdata, dut.mac_tx_tkeep, dut.mac_tx_tlast, dut.mac_tx_tuser);
         put(dut.mac_rx_tdata, dut.mac_rx_tkeep, dut.mac_rx_tlast, dut.mac_rx_tuser);
         put(dut.mac_link_up, dut.feature_mask, dut.stat_rx_dropped, dut.stat_tx_dropped, dut.stat_unsupported);
+#endif
     }
 
     void check_stream() {
@@ -334,6 +366,7 @@ int unvirt_frame(Sim* sim, uint8_t* data, uint32_t room, uint64_t* first, uint64
     sim->mac.from_device.pop_front();
     return int(size);
 }
+uint64_t unvirt_entropy(Sim* sim) { return sim->entropy.bytes_taken; }
 void unvirt_mac(Sim* sim, int stalled, int link_up) { sim->mac.stalled = stalled; sim->mac.link_up = link_up; }
 void unvirt_feature_mask(Sim* sim, const uint32_t* words) { std::memcpy(sim->feature_mask, words, sizeof sim->feature_mask); }
 void unvirt_link(Sim* sim, uint32_t max_payload, uint32_t max_read, uint32_t rcb, int bus_master, int extended_tags) {

@@ -38,6 +38,8 @@ class VirtioDevice:
         self._base = {}       # CfgType -> bus address
         for cfg_type in (CfgType.COMMON, CfgType.NOTIFY, CfgType.ISR, CfgType.DEVICE):
             cap = function.find(cfg_type)
+            if cap is None and cfg_type == CfgType.DEVICE:
+                continue              # a device type without device configuration [4.1.4.6]
             check(cap is not None, f"There is no usable {cfg_type.name} capability")
             bar = function.bars[cap.bar]
             check(cap.offset + cap.length <= bar.size, f"{cfg_type.name} lies outside BAR {cap.bar}")

@@ -11,10 +11,10 @@ import random
 
 from . import checks
 from .buffers import ScatterBuffer
-from .checks import CheckFailed, DriverTimeout, check
+from .checks import check
 from .control import ControlDriver
-from .device import VirtioDevice
-from .spec import NET_HEADER, CtrlAck, NO_VECTOR, Feature, LinkStatus, NetConfig, Status, header_size, mask
+from .interrupts import QueueDriver, check_interrupts
+from .spec import NET_HEADER, CtrlAck, Feature, LinkStatus, NetConfig, header_size, mask
 
 __all__ = ["COALESCING", "IN_ORDER", "MULTIQUEUE", "PACKED", "WANTED", "NetDriver"]
 
@@ -38,7 +38,7 @@ COALESCING = mask(Feature.CTRL_VQ, Feature.NOTF_COAL, Feature.VQ_NOTF_COAL)
 CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
 
 
-class NetDriver:
+class NetDriver(QueueDriver):
     """Driver of one queue pair.
 
     Parameters
@@ -54,19 +54,12 @@ class NetDriver:
     RXQ, TXQ = 0, 1
 
     def __init__(self, device, *, seed=0, exact=True):
-        self.device, self.host = device, device.host
-        self.rng = random.Random(f"net {seed}")
+        super().__init__(device, random.Random(f"net {seed}"))
         self.exact = exact
-        self.interrupts = "poll"
         self.rx = self.tx = None
         self.headers = []             # headers of received packets, newest last, for those who look closer
         self._fragments = []          # used receive buffers of an unfinished packet
         self._posted_shape = None
-
-    @classmethod
-    async def find(cls, host, number=0, **options):
-        """Enumerate function ``number`` of ``host`` and return a driver for it."""
-        return cls(await VirtioDevice.find(host, number), **options)
 
     async def start(self, *, wanted=WANTED, required=mask(Feature.VERSION_1), queue_size=None, interrupts="msix", order="fifo", pairs=1,
                     choose=True):
@@ -77,20 +70,10 @@ class NetDriver:
         ``interrupts`` is "msix" (one vector for configuration changes and each queue), "shared" (one vector for all),
         "intx" or "poll". ``order`` is how descriptor slots are taken; IN_ORDER forces "fifo".
         """
-        if interrupts not in ("msix", "shared", "intx", "poll"):
-            raise ValueError(f"Interrupts must be msix, shared, intx or poll, not {interrupts!r}")
         device = self.device
+        check_interrupts(interrupts)
         await device.negotiate(wanted, required)
-        self.interrupts = interrupts
-        vectors = {"msix": (CONFIG_VECTOR, RX_VECTOR, TX_VECTOR), "shared": (0, 0, 0)}.get(interrupts, (NO_VECTOR,) * 3)
-        self.vectors = vectors
-        if interrupts in ("msix", "shared"):
-            await device.use_msix(sorted(set(vectors)))
-            await device.set("config_msix_vector", vectors[0])
-            check(await device.get("config_msix_vector") == vectors[0], "config_msix_vector does not read back")
-        elif device.function.msix is not None:
-            # Polling keeps MSI-X on with nothing mapped: that is how to have no interrupt at all, INTx included.
-            await device.function.msix.control(enable=interrupts == "poll")
+        vectors = await self.use_interrupts(interrupts, (CONFIG_VECTOR, RX_VECTOR, TX_VECTOR))
         order = "fifo" if device.has(Feature.IN_ORDER) else order
         options = {"size": queue_size, "order": order, "rng": self.rng}
         self.rx = await device.setup_queue(self.RXQ, vector=vectors[1], **options)
@@ -248,29 +231,3 @@ class NetDriver:
                 await self.fill(refill)
             if len(frames) >= count:
                 return frames
-
-    async def _wait(self, queue, harvest, role, cycles):
-        """Yield what ``harvest`` brings, sleeping in between as the interrupt mode says."""
-        vector = -1 if self.interrupts == "intx" else self.vectors[role]
-        polls = 0
-        while True:
-            yield await harvest()
-            if self.interrupts == "poll":
-                polls += 1
-                if polls * 200 > cycles:
-                    raise await self._late(queue)
-                await self.host.sleep(200)
-                continue
-            if await queue.enable_interrupts():
-                continue
-            if not await self.host.wait_interrupt(vector, cycles):
-                if await queue.pending():
-                    raise CheckFailed(f"Queue {queue.index} used buffers without the interrupt that was asked for")
-                raise await self._late(queue)
-            if self.interrupts == "intx":
-                await self.device.isr()
-
-    async def _late(self, queue):
-        status = await self.device.status()
-        broken = " and the device needs a reset" if status & Status.DEVICE_NEEDS_RESET else ""
-        return DriverTimeout(f"Queue {queue.index} did not move; {len(queue.outstanding)} buffers are outstanding{broken}")

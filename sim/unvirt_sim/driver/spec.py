@@ -7,7 +7,7 @@ Clauses are those of VIRTIO 1.4 (committee specification 01). Everything is litt
 import struct
 from enum import IntEnum, IntFlag
 
-__all__ = ["VIRTIO_VENDOR", "NET_DEVICE_ID", "CfgType", "COMMON", "Status", "Isr", "NO_VECTOR", "Feature", "DEPENDENCIES",
+__all__ = ["VIRTIO_VENDOR", "NET_DEVICE_ID", "ENTROPY_DEVICE_ID", "CfgType", "COMMON", "Status", "Isr", "NO_VECTOR", "Feature", "DEPENDENCIES",
            "mask", "names", "dependencies_met", "DescFlag", "DESCRIPTOR", "USED_ELEMENT", "AVAIL_NO_INTERRUPT", "USED_NO_NOTIFY",
            "EVENT", "EventMode", "PACKED_DESCRIPTOR", "need_event", "NetConfig", "NET_HEADER", "LinkStatus", "header_size",
            "COALESCE", "COALESCE_QUEUE", "CTRL_HEADER", "Ctrl", "CtrlAck"]
@@ -16,6 +16,7 @@ __all__ = ["VIRTIO_VENDOR", "NET_DEVICE_ID", "CfgType", "COMMON", "Status", "Isr
 
 VIRTIO_VENDOR = 0x1AF4
 NET_DEVICE_ID = 0x1041
+ENTROPY_DEVICE_ID = 0x1044
 
 
 class CfgType(IntEnum):

@@ -5,7 +5,8 @@ It prints lines ``UNVIRT: key value...`` on the console for :mod:`runner` to rea
 
 Settings (shell variables of ``/etc/settings``): ``NET`` is ``dhcp``, ``trydhcp`` (go on without an answer) or ``static``;
 ``ADDRESS`` (with prefix) and ``PEER`` for static; ``DOWNLOAD`` a URL path on the peer or empty; ``PORT`` of the peer's HTTP
-server; ``PINGS``; ``WAIT`` seconds for the device; ``MODE`` is ``test``, ``shell`` or ``script``.
+server; ``PINGS``; ``WAIT`` seconds for the device; ``MODE`` is ``test``, ``shell`` or ``script``. ``BYTES``, instead of all about the network:
+how many bytes to read from an entropy device.
 """
 
 __all__ = ["INIT", "UDHCPC"]
@@ -41,13 +42,30 @@ for module in $MODULES; do
     insmod /lib/modules/$module || say "module $module did not load"
 done
 
-count=0
-while [ ! -e /sys/class/net/eth0 ]; do
-    count=$((count + 1))
-    [ $count -gt $((WAIT * 10)) ] && [ "$MODE" != shell ] && fail "no network device after $WAIT s"
-    [ $count -gt $((WAIT * 10)) ] && break
-    sleep 0.1
-done
+await() {       # a command that succeeds once the device is there, and what it waits for
+    count=0
+    while ! eval "$1"; do
+        count=$((count + 1))
+        [ $count -gt $((WAIT * 10)) ] && [ "$MODE" != shell ] && fail "no $2 after $WAIT s"
+        [ $count -gt $((WAIT * 10)) ] && break
+        sleep 0.1
+    done
+}
+
+if [ -n "$BYTES" ]; then
+    rng=/sys/class/misc/hw_random
+    await 'grep -q virtio $rng/rng_current 2>/dev/null && [ -c /dev/hwrng ]' "entropy device"
+    say "device $(uptime)"
+    say "rng $(cat $rng/rng_current) $(cat /sys/bus/virtio/drivers/virtio_rng/virtio*/features)"
+    if [ "$MODE" = test ]; then
+        dd if=/dev/hwrng bs=$BYTES count=1 of=/tmp/entropy 2>/tmp/dd || fail "/dev/hwrng cannot be read"
+        # On lines short enough that no other message comes between.
+        hexdump -v -e '32/1 "%02x" "\n"' /tmp/entropy | while read -r line; do say "entropy $line"; done
+        finish "ok"
+    fi
+else
+    await '[ -e /sys/class/net/eth0 ]' "network device"
+fi
 device=/sys/class/net/eth0
 if [ -e $device ]; then
     say "device $(uptime)"
@@ -77,7 +95,8 @@ export PEER PORT
 case $MODE in
 shell)
     echo
-    echo "The device is eth0, the peer is ${PEER:-nobody}. 'exit' or 'poweroff -f' ends the guest."
+    [ -n "$BYTES" ] && echo "The device is /dev/hwrng." || echo "The device is eth0, the peer is ${PEER:-nobody}."
+    echo "'exit' or 'poweroff -f' ends the guest."
     setsid cttyhack sh
     finish "ok"
     ;;

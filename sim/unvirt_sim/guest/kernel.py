@@ -18,10 +18,13 @@ import zstandard
 from .errors import SetupError
 from .init import INIT, UDHCPC
 
-__all__ = ["MODULES", "build_initramfs", "extract_vmlinux", "kernel_release", "module_closure", "write_newc"]
+__all__ = ["ENTROPY_MODULES", "MODULES", "build_initramfs", "extract_vmlinux", "kernel_release", "module_closure", "write_newc"]
 
 MODULES = ("virtio_pci", "virtio_net")
-"""What the guest needs for the device; dependencies are found by :func:`module_closure`."""
+"""What the guest needs for a network device; dependencies are found by :func:`module_closure`."""
+
+ENTROPY_MODULES = ("virtio_pci", "virtio_rng")
+"""The same for an entropy device."""
 
 LZ4_LEGACY_BLOCK = 8 << 20      # the legacy frame format cuts its input into blocks of this size
 

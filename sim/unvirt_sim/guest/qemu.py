@@ -49,9 +49,10 @@ class QemuProcess:
         serial = ["-serial", "stdio"]
         if interactive:
             serial = ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console", "-mon", "chardev=console"]
+        # On a busy host QEMU may not get the few milliseconds in which Linux wants to see its timer tick; it would panic.
         command = [*program.command, *machine_options(), "-accel", "tcg", "-cpu", "max", "-smp", str(processors), "-nodefaults", "-no-reboot",
                    "-display", "none", *serial, "-kernel", str(kernel), "-initrd", str(initramfs),
-                   "-append", f"console=ttyS0 panic=-1 quiet {append}".strip(), *device]
+                   "-append", f"console=ttyS0 panic=-1 quiet no_timer_check {append}".strip(), *device]
         (folder / "qemu.command").write_text(" ".join(command) + "\n")
         self.errors = folder / "qemu.log"
         self._console = None if interactive else open(folder / "console.log", "wb")

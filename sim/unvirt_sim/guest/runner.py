@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..build import BuildError
 from ..cache import cache_folder
+from ..entropy import EntropyStream
 from . import kernel as kernels
 from .content import ContentServer
 from .errors import GuestError, SetupError
@@ -53,6 +54,8 @@ class BootOptions(ServeOptions):
     script: str | None = None
     json: str | None = None
     pings: int = 5
+    entropy_bytes: int = 512
+    """How many the guest reads from an entropy device."""
     seconds: float = 900
     net: str = "passt"
     append: str = ""
@@ -95,12 +98,17 @@ def _config(options):
 
     sizes = {} if options.queue_size is None else {"max_queue_size": options.queue_size}
     try:
+        base = preset(options.preset)
+        if base.personality != "net" and options.queue_pairs is not None:
+            raise SetupError(f"Preset {options.preset} is no network device: it has no queue pairs; leave out --queue-pairs.")
+        if base.personality != "net" and getattr(options, "device", "rtl") != "rtl":
+            raise SetupError(f"Preset {options.preset} is no network device, and QEMU's own one is; use preset default.")
         if options.queue_pairs is not None:
             pairs = options.queue_pairs
             # A vector for each queue but the control queue, and one for changes of the configuration.
             sizes |= {"queue_pairs": pairs, "control_queue": True, "rows": max(4, 1 << (2 * pairs).bit_length() if 1 <= pairs <= 255 else 4),
-                      "msix_vectors": max(4, 2 * pairs + 2), **_pool(preset(options.preset), pairs)}
-        return preset(options.preset).with_options(**sizes)
+                      "msix_vectors": max(4, 2 * pairs + 2), **_pool(base, pairs)}
+        return base.with_options(**sizes)
     except ValueError as error:
         raise SetupError(f"{error}.") from error
 
@@ -117,7 +125,8 @@ def _check_writable(path):
 def _check(options):
     """Refuse options that cannot work before anything is downloaded or built."""
     check_network(options.net)
-    _config(options)
+    if _config(options).personality != "net" and options.pcap:
+        raise SetupError(f"Preset {options.preset} is no network device: there are no frames to write; leave out --pcap.")
     for name in ("pcap", "json"):
         if path := getattr(options, name, None):
             _check_writable(path)
@@ -148,7 +157,8 @@ def _prepare_kernel(options, folder):
     target = image.with_name("vmlinux-unvirt") if modules and cache_folder() in image.parents else folder / "vmlinux"
     if not target.exists():
         kernels.write_atomically(target, kernels.extract_vmlinux(content))
-    return target, release, kernels.module_closure(modules, kernels.MODULES) if modules else []
+    names = kernels.MODULES if _config(options).personality == "net" else kernels.ENTROPY_MODULES
+    return target, release, kernels.module_closure(modules, names) if modules else []
 
 
 def boot(options, *, simulation=None, say=lambda text: None, show=None):
@@ -188,19 +198,22 @@ def boot(options, *, simulation=None, say=lambda text: None, show=None):
 
 
 def _boot(options, folder, qemu, busybox, script, simulation, say, show):
-    summary = Summary(options.kernel, options.net, options.preset, options.device, qemu=qemu.version, logs=str(folder))
+    net = _config(options).personality == "net"
+    summary = Summary(options.kernel, options.net if net else "none", options.preset, options.device, qemu=qemu.version, logs=str(folder))
     with contextlib.ExitStack() as stack:
         kernel, summary.release, modules = _prepare_kernel(options, folder)
         network = content = None
-        settings = {"PINGS": options.pings, "WAIT": 60, "DOWNLOAD": "", "PORT": 0,
+        settings = {"PINGS": options.pings, "WAIT": 60, "DOWNLOAD": "", "PORT": 0, "BYTES": "",
                     "MODE": "shell" if options.shell else "script" if script is not None else "test"}
-        if options.device == "rtl":
+        if not net:
+            settings |= {"BYTES": options.entropy_bytes}
+        elif options.device == "rtl":
             network = create_network(options.net, log_folder=folder)
             stack.callback(network.close)
             settings |= network.guest
         else:
             settings |= {"NET": "dhcp", "ADDRESS": "", "PEER": "10.0.2.2"}
-        if options.net == "passt" or options.device == "qemu":
+        if net and (options.net == "passt" or options.device == "qemu"):
             content = ContentServer()
             stack.callback(content.close)
             settings |= {"DOWNLOAD": content.path, "PORT": content.port}
@@ -241,6 +254,8 @@ def _boot(options, folder, qemu, busybox, script, simulation, say, show):
         summary.qemu_cpu_seconds = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
         if service:
             _account(summary, service, simulation, meter)
+            if not net:
+                _compare_entropy(summary, simulation, options.seed)
             reason = reason or (f"the simulation ended: {service.failure}" if service.failure else None) \
                 or (service.result or {}).get("broken")
     summary.reason = reason or summary.reason or _judge(summary, options)
@@ -289,6 +304,12 @@ def _account(summary, service, simulation, meter):
     summary.tlps = dict(simulation.counters)
 
 
+def _compare_entropy(summary, simulation, seed):
+    """Look for what the guest read in what the device was fed; the kernel may have drawn bytes in between for its own pool."""
+    read, fed = bytes.fromhex(summary.entropy_read), simulation.entropy_taken
+    summary.entropy = {"bytes": len(read), "fed": fed, "runs": EntropyStream(seed).runs(read, fed)}
+
+
 def _judge(summary, options):
     """Return why a boot that ended by itself is a failure, or an empty string."""
     if summary.violations:
@@ -299,6 +320,10 @@ def _judge(summary, options):
         return "the guest ended before its test was done"
     if options.script:
         return "" if summary.script_status == 0 else "the script did not end"
+    if summary.entropy:
+        if summary.entropy["bytes"] != options.entropy_bytes:
+            return f"the guest read {summary.entropy['bytes']} of {options.entropy_bytes} bytes"
+        return "" if summary.entropy["runs"] else "what the guest read is not what the device was fed"
     if summary.pings and None in summary.pings:
         return f"{summary.pings.count(None)} of {len(summary.pings)} pings were lost"
     if summary.download and not summary.download["equal"]:
@@ -335,8 +360,10 @@ def serve(options, *, simulation=None, say=lambda text: None, ready=None):
 
 def _serve(options, folder, simulation, say, ready):
     with contextlib.ExitStack() as stack:
-        network = create_network(options.net, log_folder=folder)
-        stack.callback(network.close)
+        network = None
+        if _config(options).personality == "net":
+            network = create_network(options.net, log_folder=folder)
+            stack.callback(network.close)
         if simulation is None:
             simulation = make_simulation(options, say)
         capture = None

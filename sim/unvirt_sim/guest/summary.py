@@ -38,6 +38,11 @@ class Summary:
     """As :class:`PingMeter` has them."""
     download: dict | None = None
     script_status: int | None = None
+    entropy_read: str = ""
+    """What the guest read from an entropy device, in hexadecimal."""
+    entropy: dict | None = None
+    """``bytes`` of these; ``runs`` of them in the stream that the device was fed, (place, size), or None if they are not there in order;
+    ``fed``, how many bytes the device took."""
     statistics: dict = field(default_factory=dict)
     server: dict = field(default_factory=dict)
     tlps: dict = field(default_factory=dict)
@@ -69,9 +74,10 @@ class Summary:
         table.add_row("guest", f"Linux {self.release or 'that never spoke'} on QEMU {self.qemu}")
         table.add_row("device", f"{self.device}, preset {self.preset}, network {self.network}")
         if self.negotiated:
-            table.add_row("negotiated", ", ".join(self.negotiated) + f"; {self.queue_pairs} queue pairs")
-        table.add_row("from QEMU start", f"init {seconds(self.init_seconds)}, device {seconds(self.device_seconds)}, first ping "
-                                         f"{seconds(self.first_ping_seconds)}, end {seconds(self.total_seconds)}")
+            table.add_row("negotiated", ", ".join(self.negotiated) + (f"; {self.queue_pairs} queue pairs" if self.queue_pairs else ""))
+        ping = "" if self.network == "none" else f"first ping {seconds(self.first_ping_seconds)}, "
+        table.add_row("from QEMU start", f"init {seconds(self.init_seconds)}, device {seconds(self.device_seconds)}, {ping}"
+                                         f"end {seconds(self.total_seconds)}")
         if self.pings:
             times = [ping for ping in self.pings if ping is not None]
             table.add_row("pings", f"{len(times)} of {len(self.pings)} answered"
@@ -83,11 +89,16 @@ class Summary:
             rate = self.download["bytes"] / max(self.download["seconds"], 0.01) / 1e6
             table.add_row("download", f"{self.download['bytes']} bytes in {self.download['seconds']:.1f} s ({rate:.2f} MB/s), SHA-256 "
                                       f"{'equal' if self.download['equal'] else 'DIFFERENT'}")
+        if self.entropy:
+            runs, size, fed = self.entropy["runs"], self.entropy["bytes"], self.entropy["fed"]
+            table.add_row("entropy", f"{size} bytes read from /dev/hwrng, " + (
+                f"equal to the stream fed ({len(runs)} runs of it, from byte {runs[0][0]} on; {fed} bytes fed)" if runs
+                else f"[red]NOT those fed ({fed} bytes)"))
         if self.server:
             counts = self.server
             table.add_row("accesses", f"configuration {counts['config_reads']} read, {counts['config_writes']} written; BAR "
-                          f"{counts['bar_reads']} read, {counts['bar_writes']} written; {counts['interrupts']} interrupts; "
-                          f"{counts['frames']['sent']} frames out, {counts['frames']['received']} in")
+                          f"{counts['bar_reads']} read, {counts['bar_writes']} written; {counts['interrupts']} interrupts"
+                          + ("" if self.network == "none" else f"; {counts['frames']['sent']} frames out, {counts['frames']['received']} in"))
             table.add_row("RTL", f"{self.cycles:,} cycles, {self.cycles_per_second:,.0f} per second, "
                                  f"{self.cycles / max(self.rtl_cpu_seconds, 1e-3):,.0f} per second of its CPU time")
             table.add_row("CPU time", f"QEMU {self.qemu_cpu_seconds:.1f} s, RTL {self.rtl_cpu_seconds:.1f} s beside it; QEMU waited "

@@ -60,6 +60,13 @@ class ConsoleWatch:
         self._summary.driver = words[0]
         self._summary.negotiated = negotiated(words[1]) if len(words) > 1 else []
 
+    def _on_rng(self, seconds, words):
+        self._summary.driver = words[0].partition(".")[0]
+        self._summary.negotiated = negotiated(words[1])
+
+    def _on_entropy(self, seconds, words):
+        self._summary.entropy_read += words[0]
+
     def _on_queues(self, seconds, words):
         self._summary.queue_pairs = int(words[0])
 

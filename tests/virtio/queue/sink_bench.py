@@ -22,10 +22,10 @@ def make_config(width, **options):
 class Rig:
     """One sink with everything around it; packets are byte strings for a row."""
 
-    def __init__(self, width, seed, *, stall=0.0, mergeable=True):
+    def __init__(self, width, seed, *, stall=0.0, mergeable=True, cut=False):
         self.rng = seeded(seed)
         self.config, self.lanes, self.stall = make_config(width), width // 8, stall
-        self.dut = self.top = Sink(self.config, is_sink=lambda row: ~row[0], size=SIZE)
+        self.dut = self.top = Sink(self.config, is_sink=lambda row: ~row[0], size=SIZE, cut=cut)
         self.chains = FakeChains(self.config, self.rng)
         self.host = HostWrites(self.rng, self.lanes)
         self.memory = bytearray(self.rng.randbytes(SIZE))

@@ -114,6 +114,54 @@ def test_cases(width, case):
     rig.delivered()
 
 
+CUTS = [
+    # chains, packet size, bytes written to each chain used
+    ([[100]], 64, [64]),
+    ([[64]], 64, [64]),
+    ([[63], [1]], 64, [63]),
+    ([[1]], 64, [1]),
+    ([[3, 5, 1]], 64, [9]),
+    ([[60, 60]], 64, [64]),
+    ([[1] * 24], 64, [24]),
+    ([[], [], [10]], 64, [0, 0, 10]),
+    ([], 64, []),
+    ([[]], 64, []),
+    ([[1 << 20]], 1, [1]),
+]
+
+
+@pytest.mark.parametrize("width", [32, 256])
+@pytest.mark.parametrize("chains, size, expected", CUTS)
+def test_cut(width, chains, size, expected):
+    """With ``cut`` a packet goes into the first chain that has room for a byte, cut to it; without any it is dropped. Each is taken once."""
+    rig = Rig(width, f"cut {chains}", cut=True)
+    content = [rig.rng.randbytes(size) for _ in range(2)]
+
+    def written(chain, count):
+        places = (address + offset for address, length in chain.segments for offset in range(length))
+        return bytes(rig.host.bytes[next(places)] for _ in range(count))
+
+    async def driver(ctx):
+        await ctx.tick().until(~rig.dut.sweep.valid)
+        for lengths in chains:
+            rig.add(2, lengths)
+        rig.offer(2, content[0])
+        await rig.settle(ctx, 40)
+        assert [count for _, count, _ in rig.used] == expected and rig.dropped == (not expected) and not rig.waiting
+        rig.add(2, [40, 40])
+        rig.offer(2, content[1])
+        await rig.settle(ctx, 40)
+        assert not rig.waiting and rig.dropped == (not expected)
+
+    rig.run(driver)
+    found = [written(chain, count) for chain, count, more in rig.used if not more]
+    # The second packet goes to what the first one left.
+    given = [content[0], content[1]] if expected else [content[1]]
+    assert [masked(data) for data in found] == [masked(data[:len(part)]) for data, part in zip(given, found)]
+    assert len(found) == len(given)
+    assert len(rig.chains.released) == len(rig.used)
+
+
 @pytest.mark.parametrize("start", [[], [[60]], [[60], None]])
 def test_waits_for_chains_on_their_way(start):
     """A packet waits while its row has chains on their way, others of the row behind it; then they take them."""

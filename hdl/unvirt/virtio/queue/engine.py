@@ -60,6 +60,8 @@ class QueueEngine(wiring.Component):
         Bytes of the personality's header; where in a word packets begin in the transmit buffer.
     sink_size : int
         Bytes of the personality's memory that packets for sinks come from.
+    sink_cut : bool
+        A packet goes into one buffer, cut to it; see :class:`~unvirt.virtio.queue.sink.Sink`.
 
     Members
     -------
@@ -88,11 +90,12 @@ class QueueEngine(wiring.Component):
     stat_source_dropped, stat_sink_dropped : ``Out(1)``
     """
 
-    def __init__(self, config, *, is_sink, is_request, header_size, start_offset, sink_size):
+    def __init__(self, config, *, is_sink, is_request, header_size, start_offset, sink_size, sink_cut=False):
         self._config = config
         self._is_sink = is_sink
         self._is_request = is_request
         self._sink_size = sink_size
+        self._sink_cut = sink_cut
         self._fetch = FetchSide(config, is_sink=is_sink)
         self._source = SourceService(config, is_source=lambda row: ~is_sink(row) & ~is_request(row), start_offset=start_offset,
                                      shortest=header_size + 14)
@@ -137,7 +140,7 @@ class QueueEngine(wiring.Component):
         m.submodules.row_reset = row_reset = RowReset(rows=rows)
         m.submodules.fetch = fetch = self._fetch
         m.submodules.source = source = self._source
-        m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size)
+        m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size, cut=self._sink_cut)
         m.submodules.request = request = RequestService(
             data_width=config.data_width, rows=rows, slots=config.chain_slots, groups=config.segment_groups,
             contexts=config.meta_contexts, is_request=self._is_request)

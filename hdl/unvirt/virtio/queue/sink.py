@@ -35,6 +35,8 @@ class Sink(wiring.Component):
     behind it. Every chain but the last is filled. A used element and the chain's slot go once the write engine took the last byte of that chain;
     all but the last of a packet have ``more`` set.
 
+    With ``cut`` the first chain that has room for a byte takes as much of the packet as it holds; the rest is let go.
+
     **Latency**: five cycles from packet to its first beat (six if the packet before went to another row), one from a chain's last beat to its used
     element.
     **Throughput**: a packet of one chain of one segment takes as many cycles as it has beats, or two and a half if these are fewer: while one
@@ -53,6 +55,8 @@ class Sink(wiring.Component):
         Tells from a row (a Value) whether the device writes its buffers.
     size : int
         Bytes of the personality's memory, a power of two.
+    cut : bool
+        Packets are cut to their buffer; needs ``mergeable``.
 
     Members
     -------
@@ -78,10 +82,11 @@ class Sink(wiring.Component):
     sweep : ``In``
     """
 
-    def __init__(self, config, *, is_sink, size):
+    def __init__(self, config, *, is_sink, size, cut=False):
         self._config = config
         self._is_sink = is_sink
         self._size = size
+        self._cut = cut
         rows = config.rows
         lanes = config.data_width // 8
         super().__init__({
@@ -111,7 +116,7 @@ class Sink(wiring.Component):
         config = self._config
         m.submodules.retired = retired = RowMemory(16, rows=config.rows, readers=1)
         m.submodules.chosen = chosen = RowMemory(16, rows=config.rows, readers=2)
-        m.submodules.scan = scan = SinkScan(config, is_sink=self._is_sink, size=self._size)
+        m.submodules.scan = scan = SinkScan(config, is_sink=self._is_sink, size=self._size, cut=self._cut)
         m.submodules.buffer = buffer = HalfBuffer(scan.o.payload.shape())
         m.submodules.reader = reader = ByteReader(data_width=config.data_width, size=self._size)
         waiting_shape = data.StructLayout({
@@ -204,7 +209,8 @@ class Sink(wiring.Component):
             chains.next_group_of.eq(group),
             command.payload.source.eq(source_now),
             command.payload.buffers.eq(now.buffers),
-            command.payload.ends_packet.eq(command.payload.length == left_now),
+            # As well "no byte is left", but for a packet that is cut to its chain.
+            command.payload.ends_packet.eq(command.payload.ends_chain & now.last),
             item.ready.eq(give | forget),
         ]
         record = waiting.payload

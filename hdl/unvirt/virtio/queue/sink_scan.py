@@ -56,6 +56,8 @@ class SinkScan(wiring.Component):
     the store and walked, or fill its window; as long as more are on their way the scan begins again, up to ``PATIENCE`` cycles, and neither while
     ``crowded`` nor with a packet of another row behind: then the packet is dropped after all, so that no queue holds up another.
 
+    With ``cut`` any chain of at least one byte holds any packet; chains of none are passed over, given to the packet as its first.
+
     **Latency**: two cycles from packet to chain, with n chains 2 n + 1 to the first. **Throughput**: a packet of one chain in two cycles,
     of n chains in 4 n. The first packet of another row than the one before takes one more. **Back-pressure**: ``o`` waits; nothing is lost.
     **Drain**: the scan under way is ended as if nothing had happened; what it found is used. Then, once ``behind_empty``, packets are let go and
@@ -91,8 +93,9 @@ class SinkScan(wiring.Component):
         Draining, and every row was seen empty since the last loose chain.
     """
 
-    def __init__(self, config, *, is_sink, size):
+    def __init__(self, config, *, is_sink, size, cut=False):
         self._is_sink = is_sink
+        self._cut = cut
         self._rows = rows = config.rows
         self._window = config.queue_window
         slots, groups = config.chain_slots, config.segment_groups
@@ -248,7 +251,7 @@ class SinkScan(wiring.Component):
                     total.eq(held + self.chain.writable),
                     out.first.eq(1), out.last.eq(1), out.buffers.eq(1),
                 ]
-                with m.If(total >= place.length):
+                with m.If((total != 0) if self._cut else (total >= place.length)):
                     with m.If(found == 1):
                         m.d.comb += [self.o.valid.eq(1), self.store_valid.eq(self.o.ready)]
                         with m.If(self.o.ready):
