@@ -43,12 +43,14 @@ class Simulation:
         Registers and memories start with random values.
     answer_cycles : int
         How long to wait for a completion before calling it lost.
+    mutant : int
+        Which mutant of the device to be, if the library was built with them; 0 is the original.
     """
 
     _CLOCKING = CLOCKING              # how the library is clocked; another simulator has its own way
 
     def __init__(self, library, *, link=None, seed=1, random_init=False, answer_cycles=1_000_000,
-                 nonposted_depth=16):
+                 nonposted_depth=16, mutant=0):
         self._library = load(library, SIGNATURES | self._CLOCKING)
         self.link = link or LinkConfig()
         self.answer_cycles = answer_cycles
@@ -56,6 +58,8 @@ class Simulation:
                                  dllp_bytes=2 * DLLP_BYTES)
         self.link.fill(parameters)
         self._sim = self._library.unvirt_new(ctypes.byref(parameters), 2 if random_init else 0)
+        if mutant and not self._library.unvirt_mutant(self._sim, mutant):
+            raise HostError("This library has no mutants; build it with mutants=True")
         self._buffers = {}
         self._next_id = 0
         self._answers = {}

@@ -61,13 +61,11 @@ struct Sim {
 #ifdef UNVIRT_WAVES
         context.traceEverOn(true);
 #endif
-        dut.rst = 1;
         dut.link_up = 1;
         dut.hot_reset = 0;
         dut.mac_link_up = 1;
         std::memset(&dut.feature_mask, 0, sizeof feature_mask);
-        for (int i = 0; i < 8; i++) clock();
-        dut.rst = 0;
+        power_on();
     }
 #endif
     ~Sim() {
@@ -112,6 +110,23 @@ struct Sim {
         dut.eval();
         dut.clk = 1;
         dut.eval();
+    }
+
+    void power_on() {
+        dut.rst = 1;
+        for (int i = 0; i < 8; i++) clock();
+        dut.rst = 0;
+    }
+
+    // Become a mutant, from power-on; false if the library has none.
+    bool mutate(uint32_t number) {
+#ifdef UNVIRT_MUTANTS
+        dut.mutsel = number;
+        power_on();
+        return true;
+#else
+        return number == 0;
+#endif
     }
 
     void cycle() {
@@ -275,6 +290,7 @@ uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
     }
     return seen;
 }
+int unvirt_mutant(Sim* sim, uint32_t number) { return sim->mutate(number); }
 #endif
 
 void unvirt_access(Sim* sim, uint64_t id, int config, int write, uint64_t address, uint32_t size,
