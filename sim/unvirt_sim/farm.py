@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["ClusterError", "Job", "Outcome", "digest", "farm_options", "run"]
+__all__ = ["ClusterError", "Job", "Outcome", "check_cluster", "digest", "farm_options", "run"]
 
 ATTEMPTS = 2
 """How often a job is tried, the second time in a fresh worker."""
@@ -141,6 +141,13 @@ def _workers(processes, cluster):
             raise ClusterError(f"The Dask cluster at {cluster} has no workers; start dask-worker {cluster}")
         # Not pure: the same call may be made a second time.
         yield [_Share(client.get_executor(pure=False)) for _ in range(threads)]
+
+
+def check_cluster(address):
+    """Raise :class:`ClusterError` unless the cluster can be used; None is none. For those who do long work before :func:`run`."""
+    if address is not None:
+        with _workers(0, address):
+            pass
 
 
 def _kept(path):

@@ -65,7 +65,7 @@ struct Sim {
         dut.hot_reset = 0;
         dut.mac_link_up = 1;
         std::memset(&dut.feature_mask, 0, sizeof feature_mask);
-        power_on();
+        mutate(0);
     }
 #endif
     ~Sim() {
@@ -122,11 +122,12 @@ struct Sim {
     bool mutate(uint32_t number) {
 #ifdef UNVIRT_MUTANTS
         dut.mutsel = number;
-        power_on();
-        return true;
+        const bool there = true;
 #else
-        return number == 0;
+        const bool there = number == 0;
 #endif
+        power_on();
+        return there;
     }
 
     void cycle() {
