@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -79,6 +80,14 @@ def farm_options(command):
                         help="How many processes do the work.")(command)
 
 
+def _end_with_parent():
+    """Make a worker end when its parent is killed; of itself it would wait for the next job for ever."""
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class _Worker:
     """One process; the next job after :meth:`discard` or a death has a new one."""
 
@@ -89,7 +98,7 @@ class _Worker:
         for _ in range(2):
             if self._pool is None:
                 # Not by fork: the parent has threads.
-                self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+                self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
             try:
                 return self._pool.submit(function, *arguments)
             except BrokenExecutor:         # it died while it had nothing to do
@@ -160,11 +169,6 @@ def _kept(path):
         except (ValueError, KeyError, TypeError):
             continue
     return out
-
-
-def _is_killed(error):
-    """Tell whether a scheduler gave a job up: by then it has tried it in several workers (its ``allowed-failures``)."""
-    return type(error).__name__ == "KilledWorker"
 
 
 def run(jobs, function, *, processes=1, cluster=None, results_file=None, progress=None, title=""):
@@ -247,8 +251,10 @@ def _work(waiting, function, workers):
                 yield job.key, Outcome(json.loads(json.dumps(future.result())))
                 continue
             worker.discard()
-            if attempt < ATTEMPTS and not _is_killed(error):
+            # A scheduler gives up a job that it has tried in several workers (its allowed-failures).
+            killed = type(error).__name__ == "KilledWorker"
+            if attempt < ATTEMPTS and not killed:
                 waiting.appendleft((job, attempt + 1))
             else:
-                died = isinstance(error, BrokenExecutor) or _is_killed(error)
+                died = killed or isinstance(error, BrokenExecutor)
                 yield job.key, Outcome(error="its worker died" if died else f"{type(error).__name__}: {error}", died=died)
