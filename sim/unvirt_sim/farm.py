@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What to call the function with. Jobs of the same ``key`` have the same result, today and tomorrow; see :func:`digest`."""
+    """What to call the function with. Jobs of the same ``key`` have the same result at any time; see :func:`digest`."""
 
     key: str
     arguments: tuple
@@ -56,14 +56,7 @@ class Outcome:
 def digest(*parts, packages=(), folders=()):
     """Return a short name for everything that a result depends on.
 
-    Parameters
-    ----------
-    *parts
-        Anything whose ``repr`` is the same in every run: parameters, versions.
-    packages : sequence of modules
-        Whose sources count, those of the C++ among them.
-    folders : sequence of Path
-        Whose Python files count.
+    ``parts`` are things whose ``repr`` is the same in every run; the Python and C++ sources of ``packages`` and in ``folders`` count.
     """
     out = hashlib.sha256(repr(parts).encode())
     for root in [*(Path(package.__file__).parent for package in packages), *map(Path, folders)]:
@@ -112,7 +105,7 @@ class _Worker:
 
 
 class _Share:
-    """A share of a cluster: one job at a time. Which worker does it, and when a dead one is replaced, is the scheduler's business."""
+    """A share of a cluster: one job at a time. Who does it, and who replaces a dead worker, is the scheduler's business."""
 
     def __init__(self, executor):
         self._executor = executor
@@ -129,17 +122,15 @@ def _workers(processes, cluster):
     """Give a list of workers for the time of a ``with``."""
     if cluster is None:
         workers = [_Worker() for _ in range(processes)]
-        try:
-            yield workers
-        finally:
+        with ExitStack() as stack:
             for worker in workers:
-                worker.discard()
+                stack.callback(worker.discard)
+            yield workers
         return
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise ClusterError(f"A cluster needs the package {error.name}, which is not installed; "
-                           f"install unvirt with its extra: pip install 'unvirt[cluster]'") from error
+        raise ClusterError(f"A cluster needs the package {error.name}; install unvirt with its extra: pip install 'unvirt[cluster]'") from error
     try:
         client = Client(cluster, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -153,10 +144,9 @@ def _workers(processes, cluster):
 
 
 def check_cluster(address):
-    """Raise :class:`ClusterError` unless the cluster can be used; None is none. For those who do long work before :func:`run`."""
-    if address is not None:
-        with _workers(0, address):
-            pass
+    """Raise :class:`ClusterError` unless the cluster can be used (None can): for those who do long work before :func:`run`."""
+    with _workers(0, address):
+        pass
 
 
 def _kept(path):
