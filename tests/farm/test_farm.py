@@ -2,7 +2,12 @@
 """The farm: every job gets done, what is done is kept, and who fails, fails alone."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -96,6 +101,25 @@ def test_a_death_by_accident_costs_nothing(place, tmp_path):
     assert [outcome.value for outcome in out.values()] == [0, 1, 2, 3]
     if "processes" in place:              # a cluster also makes anew what a dead worker had not handed over
         assert [len(attempts(tmp_path, number)) for number in range(4)] == [1, 2, 1, 2]
+
+
+def test_a_killed_run_leaves_no_workers(tmp_path):
+    """Workers end with the process that started them, in the middle of a job too."""
+    script = tmp_path / "script.py"
+    script.write_text("from unvirt_sim.farm import Job, run\nfrom work import takes_long\n"
+                      f"if __name__ == '__main__':\n    run([Job('one', ({str(tmp_path)!r}, 1))], takes_long)\n")
+    with subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}) as process:
+        until(lambda: attempts(tmp_path, 1))
+        process.kill()
+    worker, = attempts(tmp_path, 1)
+    until(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_digest_follows_the_sources(tmp_path):

@@ -37,3 +37,8 @@ def ends_itself_once(folder, number):
     if first and number % 2:
         os._exit(7)
     return number
+
+
+def takes_long(folder, number):
+    _note(folder, f"{number}")
+    time.sleep(600)
