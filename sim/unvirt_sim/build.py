@@ -78,7 +78,7 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
     waves : bool
         Make :meth:`~unvirt_sim.harness.Simulation.waves` possible; the simulation is slower.
     mutants : bool
-        ``verilog`` has an input ``mutsel`` that makes a mutant of it; 0 is the original.
+        ``verilog`` has an input ``mutsel`` that makes a mutant of it, 0 is the original; and an output ``infected`` with a bit for each.
     """
     base = Path(folder).resolve() if folder else cache_folder() / "rtl"
     base.mkdir(parents=True, exist_ok=True)

@@ -88,6 +88,13 @@ class Simulation:
         """Clock until one of the events ``until`` or for ``cycles``; return the events seen."""
         return Event(self._library.unvirt_run(self._sim, cycles, int(until)))
 
+    @property
+    def infected(self):
+        """Numbers of the mutants that would have differed from this device by now, as a mask of bits."""
+        words = ctypes.POINTER(ctypes.c_uint32)()
+        count = self._library.unvirt_infected(self._sim, ctypes.byref(words))
+        return sum(words[index] << 32 * index for index in range(count))
+
     # --- configuration space and registers ---
 
     def _access(self, config, write, address, size, value=0, function=0):

@@ -4,7 +4,8 @@
     FlatTop --> RTLIL --> yosys: flattened, optimised --> mutate: a list --> each applied under its number --> Verilog
 
 What optimisation removes (bits that are constant or go nowhere) is not worth a mutant: the list is made behind it, and what yosys can
-remove after a mutation was applied, is none.
+remove after a mutation was applied, is none. The output ``infected`` has a bit for each mutant: its one bit would now differ from the
+original's. What the original does without a bit being set is what that mutant does.
 """
 
 import json
@@ -27,7 +28,12 @@ BLOCKS = ("*/c:*core.*engine*", "*/c:*core.*dma_*")
 
 _LIST = ("read_rtlil top.il; hierarchy -check -top unvirt; proc -norom; pmuxtree; memory_collect; flatten; opt -full; opt_clean; "
          "write_rtlil flat.il; mutate -list {count} -seed {seed} -o list.txt {blocks}")
-_APPLY = ("read_rtlil flat.il", "{mutations}", "opt_clean", "rename -hide w:*$*", "write_verilog -noattr top.v")
+_APPLY = ("read_rtlil flat.il", "{mutations}", "opt_clean", "write_rtlil mutated.il")
+_WRITE = "read_rtlil watched.il; opt_clean; rename -hide w:*$*; write_verilog -noattr top.v"
+
+_CELL = re.compile(r"  cell \$(eq|mux) \$auto\$mutate\.cc:\d+:mutate_ctrl\S*\n((?:    .*\n)*)  end\n")
+"""What ``mutate -ctrl`` adds: the comparison with ``mutsel``, and the choice between the original bit A and the mutated bit B."""
+_CONNECTION = re.compile(r"    connect \\(\w) (.*)\n")
 
 _CLOCK = re.compile(r" -port (\w+_)?CLK ")
 _OPTION = re.compile(r"-(\w+) (\S+)")
@@ -89,9 +95,32 @@ def _make(config, count, seed):
         applied = [line.replace("mutate ", f"mutate -ctrl mutsel {width} {number} ", 1) for number, line in enumerate(lines, 1)]
         (folder / "apply.ys").write_text("\n".join(_APPLY).format(mutations="\n".join(applied)) + "\n")
         run_yosys(folder, "script apply.ys")
+        text, alive = _watched((folder / "mutated.il").read_text())
+        (folder / "watched.il").write_text(text)
+        run_yosys(folder, _WRITE)
         verilog = (folder / "top.v").read_text()
-    alive = {int(number, 16) for number in re.findall(rf"mutsel == {width}'h([0-9a-f]+)", verilog)}
     mutations = [Mutation.read(number, line) for number, line in enumerate(lines, 1) if number in alive][:count]
     if len(mutations) < count:
         raise ValueError(f"Count must be at most {len(mutations)}, of so many mutants does yosys know, not {count}")
     return verilog, mutations
+
+
+def _watched(text):
+    """Add the output ``infected`` to RTLIL; return it and the numbers of the mutants that are in it."""
+    cells = [(kind, dict(_CONNECTION.findall(body))) for kind, body in _CELL.findall(text)]
+    numbers = {ports["Y"]: int(ports["B"].partition("'")[2], 2) for kind, ports in cells if kind == "eq"}
+    muxes = {numbers[ports["S"]]: ports for kind, ports in cells if kind == "mux"}
+    # A whole number of words of Verilator, and more than fit one of C.
+    width = max(96, -(-(max(muxes) + 1) // 32) * 32)
+    ports = len(re.findall(r"^  wire .*\b(?:input|output) \d+ ", text, re.MULTILINE))
+    added = [f"  wire width {width} output {ports + 1} \\infected\n"]
+    for number in range(width):
+        if number in muxes:
+            a, b = muxes[number]["A"], muxes[number]["B"]
+            added.append(f"  cell $xor $infected${number}\n    parameter \\A_SIGNED 0\n    parameter \\B_SIGNED 0\n    parameter \\A_WIDTH 1\n"
+                         f"    parameter \\B_WIDTH 1\n    parameter \\Y_WIDTH 1\n    connect \\A {a}\n    connect \\B {b}\n"
+                         f"    connect \\Y \\infected [{number}]\n  end\n")
+        else:
+            added.append(f"  connect \\infected [{number}] 1'0\n")
+    module, end, rest = text.rpartition("\nend\n")
+    return module + "\n" + "".join(added) + end[1:] + rest, set(muxes)

@@ -89,25 +89,29 @@ class Trial:
 
     def _make(self, name=None, *, link=None, seed=1, random_init=True, settle=3000, **options):
         """Stand in for the fixtures ``device`` and ``small`` of the system tests; which device they want does not matter."""
-        self._check()
+        self._finish()
         simulation = _Bounded(self, link=link or LinkConfig(), seed=seed, random_init=random_init)
         self._made = [simulation]
         simulation.run(settle)
         return simulation, HarnessHost(simulation)
 
-    def _check(self):
+    def _finish(self):
         """The checkers of what was made last have nothing to say."""
         for simulation in self._made:
+            self.infected |= simulation.infected
             assert simulation.violations == [], simulation.violations[0]
 
     def run(self, case, budget):
-        """Run a case within ``budget`` cycles; return (cycles taken, what it complained of or None)."""
-        self.left, self._made = budget, []
+        """Run a case within ``budget`` cycles; return (cycles taken, what it complained of or None).
+
+        If it did not complain, ``infected`` has the mutants, as a mask of bits, that it can tell from this one.
+        """
+        self.left, self._made, self.infected = budget, [], 0
         complaint = None
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 (CASES | LONG)[case](self._make)
-                self._check()
+                self._finish()
         except (Exception, pytest.fail.Exception) as error:       # whatever it is: the original has none
             complaint = (f"{type(error).__name__}: {error}".splitlines() or [""])[0][:200]
         self._made = []

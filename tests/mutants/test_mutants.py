@@ -11,7 +11,7 @@ from click.testing import CliRunner
 sys.path.append(str(Path(__file__).parents[1] / "system"))
 
 from netlist import Mutation  # noqa: E402
-from run import main, summary  # noqa: E402
+from check import main, summary  # noqa: E402
 from unvirt_sim.farm import Outcome  # noqa: E402
 
 LINES = {

@@ -3,6 +3,7 @@
 
 from collections import Counter
 
+import hypothesis
 import pytest
 from adversary import LINK, PLAY, Episode
 from hypothesis import HealthCheck, given, settings
@@ -38,13 +39,15 @@ def play(make, packed, events, seed, actions):
     return episode.recover()
 
 
-def episodes(make, count, packed, events, **options):
+def episodes(make, count, packed, events, *, number=None, **options):
     """Play ``count`` random episodes with hypothesis; print what was done and how often the device asked for a reset.
 
     Parameters
     ----------
     make : callable
         Gives a simulation and its host for a ``link`` and a ``seed``.
+    number : int, optional
+        Seed of the choice, if it is to be the same every time.
     options
         Settings of hypothesis.
     """
@@ -57,7 +60,7 @@ def episodes(make, count, packed, events, **options):
         done["episodes"] += 1
         done.update(name for name, *_ in actions)
 
-    run()
+    (run if number is None else hypothesis.seed(number)(run))()
     print(dict(done))
     return done
 
@@ -77,11 +80,3 @@ def test_episodes(packed, events):
     """500 episodes; ``--hypothesis-seed`` repeats a run. Covers: DER-ERR-01, DER-ERR-03"""
     done = episodes(make, 500, packed, events)
     assert done["asked for a reset"] > 50
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("packed, events", RINGS.values(), ids=RINGS)
-def test_many_episodes(packed, events):
-    """The same 25,000 times."""
-    done = episodes(make, 25_000, packed, events)
-    assert done["asked for a reset"] > 2500

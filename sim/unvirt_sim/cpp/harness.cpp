@@ -108,6 +108,7 @@ struct Sim {
     void clock() {
         dut.clk = 0;
         dut.eval();
+        note_infected();
         dut.clk = 1;
         dut.eval();
     }
@@ -116,6 +117,15 @@ struct Sim {
         dut.rst = 1;
         for (int i = 0; i < 8; i++) clock();
         dut.rst = 0;
+    }
+
+    // Which mutants would have differed from the original by now: bits, lowest first.
+    std::vector<uint32_t> infected;
+    void note_infected() {
+#ifdef UNVIRT_MUTANTS
+        infected.resize(sizeof dut.infected / 4);
+        for (size_t word = 0; word < infected.size(); word++) infected[word] |= dut.infected[word];
+#endif
     }
 
     // Become a mutant, from power-on; false if the library has none.
@@ -135,6 +145,7 @@ struct Sim {
         dut.clk = 0;
         dut.eval();
         sample();
+        note_infected();
         dut.clk = 1;
         dut.eval();
         context.timeInc(1);
@@ -292,6 +303,10 @@ uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
     return seen;
 }
 int unvirt_mutant(Sim* sim, uint32_t number) { return sim->mutate(number); }
+uint32_t unvirt_infected(Sim* sim, const uint32_t** words) {
+    *words = sim->infected.data();
+    return sim->infected.size();
+}
 #endif
 
 void unvirt_access(Sim* sim, uint64_t id, int config, int write, uint64_t address, uint32_t size,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Mutation check: how many mutants of the queue engine and the DMA engines does the suite notice?
 
-``python tests/mutants/run.py --help``. Workers of a cluster need this folder in PYTHONPATH.
+``python tests/mutants/check.py --help``. Workers of a cluster need this folder in PYTHONPATH.
 """
 
 import functools
@@ -43,15 +43,15 @@ def _library(count, seed, say=lambda text: None):
 
 
 def measure(count, seed, cases):
-    """Run cases with the original; return {case: (cycles, complaint or None)}."""
+    """Run cases with the original; return {case: (cycles, complaint or None, mask of the mutants that it can tell, in hexadecimal)}."""
     trial = Trial(_library(count, seed)[0])
-    return {case: trial.run(case, UNBOUNDED) for case in cases}
+    return {case: (*trial.run(case, UNBOUNDED), f"{trial.infected:x}") for case in cases}
 
 
 def try_mutant(count, seed, number, cycles):
     """Run the cases on a mutant, quickest first, to the first that complains.
 
-    Return its name and complaint, and how many cases were run.
+    Return its name and complaint, and how many cases were run. ``cycles`` has what each case takes the original.
     """
     trial = Trial(_library(count, seed)[0], number)
     for tried, (case, taken) in enumerate(sorted(cycles.items(), key=lambda item: item[1]), 1):
@@ -99,10 +99,15 @@ class Check:
         original, = self._farm([Job(f"{self._name} {title} original", (*self._which, list(cases)))], measure, title=f"{title}, the original").values()
         if original.error:
             raise RuntimeError(f"The original could not be tried: {original.error}")
-        if wrong := [f"{case}: {complaint}" for case, (_, complaint) in original.value.items() if complaint]:
+        if wrong := [f"{case}: {complaint}" for case, (_, complaint, _) in original.value.items() if complaint]:
             raise RuntimeError("The suite fails with the original: " + "; ".join(wrong))
-        cycles = {case: taken for case, (taken, _) in original.value.items()}
-        jobs = {mutation.number: Job(f"{self._name} {title} {mutation.number}", (*self._which, mutation.number, cycles)) for mutation in mutations}
+
+        def job(number):
+            # Where its bit never differs, a mutant does just what the original does.
+            cycles = {case: taken for case, (taken, _, infected) in original.value.items() if int(infected, 16) >> number & 1}
+            return Job(f"{self._name} {title} {number}", (*self._which, number, cycles))
+
+        jobs = {mutation.number: job(mutation.number) for mutation in mutations}
         outcomes = self._farm(jobs.values(), try_mutant, title=f"{title}, mutants")
         return {number: outcomes[job.key] for number, job in jobs.items()}
 
@@ -111,7 +116,8 @@ def _report(found, target):
     """Print who survived, and the score."""
     for row in found["rows"]:
         if not row["caught"]:
-            click.echo(f"{row['number']:4} {row['mode']:6} {row['block']}: {row['what']} ({row['source']}) {row.get('complaint', 'survived')}")
+            why = row.get("complaint") or (f"survived {row['cases']} cases" if row["cases"] else "its bit never differs")
+            click.echo(f"{row['number']:4} {row['mode']:6} {row['block']}: {row['what']} ({row['source']}) {why}")
     tried = found["caught"] + found["survived"]
     by = Counter(row["by"].partition(":")[0] for row in found["rows"] if row["caught"])
     click.echo(f"{found['caught']} of {tried} mutants caught, {100 * found['caught'] / max(tried, 1):.1f} %: "
