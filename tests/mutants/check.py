@@ -42,10 +42,10 @@ def _library(count, seed, say=lambda text: None):
     return build_library(CONFIG, verilog=verilog, mutants=True, say=say), mutations
 
 
-def measure(count, seed, cases):
-    """Run cases with the original; return {case: (cycles, complaint or None, mask of the mutants that it can tell, in hexadecimal)}."""
+def measure(count, seed, case):
+    """Run a case with the original; return (cycles, complaint or None, mask of the mutants that it can tell, in hexadecimal)."""
     trial = Trial(_library(count, seed)[0])
-    return {case: (*trial.run(case, UNBOUNDED), f"{trial.infected:x}") for case in cases}
+    return (*trial.run(case, UNBOUNDED), f"{trial.infected:x}")
 
 
 def try_mutant(count, seed, number, cycles):
@@ -96,15 +96,15 @@ class Check:
 
     def run(self, title, cases, mutations):
         """Return {number: Outcome} of these mutants with these cases, after the original has passed all."""
-        original, = self._farm([Job(f"{self._name} {title} original", (*self._which, list(cases)))], measure, title=f"{title}, the original").values()
-        if original.error:
-            raise RuntimeError(f"The original could not be tried: {original.error}")
-        if wrong := [f"{case}: {complaint}" for case, (_, complaint, _) in original.value.items() if complaint]:
+        jobs = {case: Job(f"{self._name} original {case}", (*self._which, case)) for case in cases}
+        outcomes = self._farm(jobs.values(), measure, title=f"{title}, the original")
+        original = {case: outcomes[job.key] for case, job in jobs.items()}
+        if wrong := [f"{case}: {outcome.error or outcome.value[1]}" for case, outcome in original.items() if outcome.error or outcome.value[1]]:
             raise RuntimeError("The suite fails with the original: " + "; ".join(wrong))
 
         def job(number):
             # Where its bit never differs, a mutant does just what the original does.
-            cycles = {case: taken for case, (taken, _, infected) in original.value.items() if int(infected, 16) >> number & 1}
+            cycles = {case: outcome.value[0] for case, outcome in original.items() if int(outcome.value[2], 16) >> number & 1}
             return Job(f"{self._name} {title} {number}", (*self._which, number, cycles))
 
         jobs = {mutation.number: job(mutation.number) for mutation in mutations}
