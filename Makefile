@@ -9,7 +9,7 @@ PROCESSES ?= 2
 # The yosys that comes with Amaranth, whatever the system has.
 export AMARANTH_USE_YOSYS := builtin
 
-.PHONY: help venv demo test test-all verilog synth bench formal lint docs clean
+.PHONY: help venv demo test test-all verilog synth bench formal episodes mutants lint docs clean
 
 help: ## show this
 	@echo "unvirt: a virtio-net PCIe device as real hardware. Targets of this Makefile:"
@@ -51,6 +51,12 @@ bench: venv ## measure rates and latencies against their limits (minutes)
 
 formal: venv ## prove properties of the small blocks
 	$(PYTHON) -m pytest -n $(PROCESSES) -m '' tests/formal
+
+episodes: venv ## play 100,000 episodes of a driver that breaks the rules (an hour or more)
+	$(PYTHON) tests/episodes/play.py --processes $(PROCESSES)
+
+mutants: venv ## try 500 mutants of the queue and DMA engines with the tests of the whole device (hours)
+	$(PYTHON) tests/mutants/check.py --processes $(PROCESSES) --long
 
 lint: venv ## check the Python sources
 	$(PYTHON) -m ruff check hdl sim boards tests

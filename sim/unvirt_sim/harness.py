@@ -43,12 +43,14 @@ class Simulation:
         Registers and memories start with random values.
     answer_cycles : int
         How long to wait for a completion before calling it lost.
+    mutant : int
+        Which mutant of the device to be, if the library was built with them; 0 is the original.
     """
 
     _CLOCKING = CLOCKING              # how the library is clocked; another simulator has its own way
 
     def __init__(self, library, *, link=None, seed=1, random_init=False, answer_cycles=1_000_000,
-                 nonposted_depth=16):
+                 nonposted_depth=16, mutant=0):
         self._library = load(library, SIGNATURES | self._CLOCKING)
         self.link = link or LinkConfig()
         self.answer_cycles = answer_cycles
@@ -56,6 +58,8 @@ class Simulation:
                                  dllp_bytes=2 * DLLP_BYTES)
         self.link.fill(parameters)
         self._sim = self._library.unvirt_new(ctypes.byref(parameters), 2 if random_init else 0)
+        if mutant and not self._library.unvirt_mutant(self._sim, mutant):
+            raise HostError("This library has no mutants; build it with mutants=True")
         self._buffers = {}
         self._next_id = 0
         self._answers = {}
@@ -83,6 +87,13 @@ class Simulation:
     def run(self, cycles, until=Event(0)):
         """Clock until one of the events ``until`` or for ``cycles``; return the events seen."""
         return Event(self._library.unvirt_run(self._sim, cycles, int(until)))
+
+    @property
+    def infected(self):
+        """Numbers of the mutants that would have differed from this device by now, as a mask of bits."""
+        words = ctypes.POINTER(ctypes.c_uint32)()
+        count = self._library.unvirt_infected(self._sim, ctypes.byref(words))
+        return sum(words[index] << 32 * index for index in range(count))
 
     # --- configuration space and registers ---
 

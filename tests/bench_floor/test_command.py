@@ -24,15 +24,25 @@ def test_quick(tmp_path, monkeypatch):
     assert {"TX cycles per packet", "RX cycles per packet", "both each cycles per packet", "TX PCIe bytes per packet",
             "TX doorbell to MAC, less round trips", "RX last beat to MSI-X, less round trip",
             "TX data reads in flight, mean"} <= units
+    ratio = next(row for row in rows if row["quantity"] == "TX at 1 us against 0")
+    near, far = (next(row["value"] for row in rows if row["quantity"] == "TX cycles per packet" and row["host_latency_cycles"] == latency)
+                 for latency in (0, 250))
+    assert ratio["value"] == pytest.approx(far / near, abs=0.01)
+    kept = (tmp_path / "bench.jsonl").read_text()
     missed = [row for row in rows if row["met"] is False]
     assert result.output.count("MISSED") == len(missed)
     assert f"{len(missed)} missed" in result.output
     assert (tmp_path / "plots" / "latency.svg").read_text().startswith("<svg")
     assert "| TX cycles per packet |" in (tmp_path / "docs" / "performance.md").read_text()
+    again = CliRunner().invoke(main, ["bench", "--quick", "--width", "256", "--json", str(tmp_path / "bench.json"),
+                                      "--plots", str(tmp_path / "plots")])
+    assert json.loads((tmp_path / "bench.json").read_text()) == rows, again.output
+    assert (tmp_path / "bench.jsonl").read_text() == kept, "points that had been measured were measured again"
 
 
 @pytest.mark.parametrize("arguments, sentence", [
     (["--width", "100"], "'100' is not one of '64', '256', '512'"),
+    (["--cluster", "nonsense://here"], "No Dask scheduler answers at nonsense://here"),
     (["--seed", "0"], "0 is not in the range x>=1"),
 ])
 def test_bad_options(arguments, sentence):

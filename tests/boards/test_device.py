@@ -5,7 +5,7 @@ The figures are of whole devices as ``unvirt synth`` measures them. A netlist wh
 """
 
 from unvirt.config import preset
-from unvirt_boards.synth.flow import measure
+from unvirt_boards.synth.flow import measure, route
 
 ENGINE = "top.core.core.engine"
 
@@ -16,7 +16,7 @@ def test_rows_cost_memory_only():
     It is measured flattened, as it would be used. The queue engine, measured in the run that keeps the hierarchy, is to stay below a tenth as
     well; with the packed ring it is just above, and here only may not become worse.
     """
-    few, many = (measure(preset("default").with_options(rows=rows, control_queue=False), place=False) for rows in (2, 512))
+    few, many = (measure(preset("default").with_options(rows=rows, control_queue=False)) for rows in (2, 512))
     most = {"device": 1.10, "engine": 1.11}
     for name, (low, high) in {"device": (few.whole, many.whole), "engine": [run.tree.find(ENGINE).total for run in (few, many)]}.items():
         print(f"{name}: {low.lut} -> {high.lut} LUTs ({high.lut / low.lut - 1:+.1%}), "
@@ -27,7 +27,7 @@ def test_rows_cost_memory_only():
 
 def test_place_and_route():
     """The smallest device is placed, routed and as fast as it was; the goal of 125 MHz is not reached yet."""
-    figures = measure(preset("minimal"))
+    figures = route(preset("minimal"), seed=1)
     print(f"{figures.fmax:.1f} MHz, {figures.cells} TRELLIS_COMB; slowest: {figures.paths[0].source} -> {figures.paths[0].target}")
     assert figures.fmax > 50
     assert figures.cells < 29_500

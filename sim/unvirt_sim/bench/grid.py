@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What is measured: the points of the grid, each giving rows of the table."""
 
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+
+from unvirt.config import preset
 
 from . import peer
 from .figures import cycles_per_packet, reads_in_flight, traffic
@@ -12,7 +13,7 @@ from .limits import limit
 from .link import LINKS, WIDE_64
 from .session import Load, Session, at_highest_rate
 
-__all__ = ["Bench", "Row", "WIDTHS"]
+__all__ = ["Bench", "Point", "Row", "WIDTHS", "points", "with_ratios"]
 
 WIDTHS = {64: "default", 256: "wide", 512: "wide512"}
 """Widths that are measured, and the preset of each."""
@@ -65,45 +66,80 @@ def _packets(frame, quick):
     return max(40, (400 if quick else 1500) * 64 // max(64, frame // 2))
 
 
+@dataclass(frozen=True)
+class Point:
+    """A place of the grid: a method of :class:`Bench` and its arguments."""
+
+    name: str
+    method: str
+    arguments: tuple = ()
+
+
+def points(widths, quick):
+    """Return every :class:`Point` to measure, in order.
+
+    Parameters
+    ----------
+    widths : sequence of int
+    quick : bool
+        Only frames of 64 bytes.
+    """
+    out = []
+    sizes, latencies = ((64,), (0, 250)) if quick else (SIZES, LATENCIES)
+    for width in widths:
+        for way in ("tx", "rx"):
+            out.append(Point(f"{width} bits, {way} latency", "latency", (width, way)))
+        for frame in sizes:
+            for latency in latencies if frame == 64 else (0, 250):
+                for way in ("tx", "rx", "both"):
+                    out.append(Point(f"{width} bits, {way}, {frame} B, latency {latency}", "throughput", (width, way, frame, latency)))
+        if width == 64 and not quick:
+            for way in ("tx", "rx", "both"):
+                out.append(Point(f"64 bits on {WIDE_64.name}, {way}", "throughput", (64, way, 64, 0, WIDE_64)))
+        if width == 256:
+            out.append(Point("a queue without answers beside another", "dead_queue"))
+            out.append(Point("a stalled MAC beside a receive queue", "stalled_mac"))
+    return out
+
+
+def with_ratios(rows):
+    """Return the rows, and behind each rate at 1 us how it compares with that at 0."""
+    out, alone = [], {}
+    for row in rows:
+        out.append(row)
+        direction, rate, _ = row.quantity.partition(" cycles per packet")
+        if not rate or row.link != LINKS[row.width].name:
+            continue
+        place = direction, row.width, row.frame_size
+        if row.host_latency_cycles == 0:
+            alone[place] = row.value
+        elif row.host_latency_cycles == 250 and row.frame_size == 64:
+            out.append(replace(row, quantity=f"{direction} at 1 us against 0", value=row.value / alone[place], unit="times", target=1.10,
+                               limit=None, peer=None, note=""))
+    return out
+
+
 class Bench:
-    """Measures a device of each width.
+    """Measures one :class:`Point`; leaves ``rows`` of the table and the ``stages`` of a packet, if they were the question.
 
     Parameters
     ----------
     library : callable
         Gives the simulation library of a preset name and further options.
-    widths : sequence of int
     quick : bool
-        Only frames of 64 bytes, short runs.
+        Short runs.
     seed : int
     """
 
-    def __init__(self, library, *, widths=tuple(WIDTHS), quick=False, seed=1):
-        self.library, self.widths, self.quick, self.seed = library, widths, quick, seed
+    def __init__(self, library, *, quick=False, seed=1):
+        self.library, self.quick, self.seed = library, quick, seed
         self.rows = []
-        self.stages = {}              # (width, direction) -> list of Stage
-        self._cycles = {}             # (width, direction, frame, latency) -> cycles
+        self.stages = []
 
-    def points(self):
-        """Return (name, function) of everything to measure, in order."""
-        out = []
-        sizes, latencies = ((64,), (0, 250)) if self.quick else (SIZES, LATENCIES)
-        for width in self.widths:
-            for way in ("tx", "rx"):
-                out.append((f"{width} bits, {way} latency", partial(self._latency, width, way)))
-            for frame in sizes:
-                for latency in latencies if frame == 64 else (0, 250):
-                    for way in ("tx", "rx", "both"):
-                        out.append((f"{width} bits, {way}, {frame} B, latency {latency}",
-                                    partial(self._throughput, width, way, frame, latency)))
-            if width == 64 and not self.quick:
-                for way in ("tx", "rx", "both"):
-                    out.append((f"64 bits on {WIDE_64.name}, {way}",
-                                partial(self._throughput, 64, way, 64, 0, link=WIDE_64)))
-            if width == 256:
-                out.append(("a queue without answers beside another", self._dead_queue))
-                out.append(("a stalled MAC beside a receive queue", self._stalled_mac))
-        return out
+    def measure(self, point):
+        """Measure a point and return the bench."""
+        getattr(self, point.method)(*point.arguments)
+        return self
 
     def _library(self, width, **options):
         return self.library(WIDTHS[width], **options)
@@ -113,10 +149,10 @@ class Bench:
 
     # --- one packet ---
 
-    def _latency(self, width, way):
+    def latency(self, width, way):
+        """The way of one packet through an idle device."""
         measure = transmit_latency if way == "tx" else receive_latency
-        stages = measure(self._session(width, 0))
-        self.stages[width, way] = stages
+        self.stages = stages = measure(self._session(width, 0))
         name = {"tx": "TX doorbell to MAC, less round trips",
                 "rx": "RX last beat to MSI-X, less round trip"}[way]
         self.rows.append(Row(quantity=name, width=width, frame_size=64, value=own_cycles(stages), unit="cycles",
@@ -132,7 +168,7 @@ class Bench:
     def _load(self, width, way, frame):
         count = _packets(frame, self.quick)
         # One more is coming in.
-        room = self.library.config(WIDTHS[width]).rx_buffer_size // (frame + 12 + width // 8)
+        room = preset(WIDTHS[width]).rx_buffer_size // (frame + 12 + width // 8)
         return Load(frame=frame, transmit=count if way != "rx" else 0, receive=count if way != "tx" else 0,
                     reach=max(1, min(64, room - 1)))
 
@@ -147,7 +183,8 @@ class Bench:
         result, period = at_highest_rate(run, frame * 8 / width)
         return result, f"RX offered one in {period:.1f}" if period else ""
 
-    def _throughput(self, width, way, frame, latency, link=None):
+    def throughput(self, width, way, frame, latency, link=None):
+        """Frames of one size, as many as the device takes."""
         run, note = self._run(width, way, frame, latency, link)
         names = ("tx", "rx") if way == "both" else (way,)
         cycles = max(cycles_per_packet(run, name) for name in names)
@@ -163,11 +200,6 @@ class Bench:
                              **common))
         if link is not None:
             return
-        self._cycles[width, way, frame, latency] = cycles
-        if latency == 250 and frame == 64:
-            alone = self._cycles[width, way, frame, 0]
-            self.rows.append(Row(quantity=f"{label} at 1 us against 0", value=cycles / alone, unit="times",
-                                 target=1.10, **common))
         if way == "both":
             return
         if frame == 64 and latency == 0:
@@ -181,7 +213,8 @@ class Bench:
 
     # --- queues beside each other ---
 
-    def _dead_queue(self):
+    def dead_queue(self):
+        """A queue beside another whose reads are not answered."""
         library = self._library(256, queue_pairs=2)
         for what in ("data", "rings"):
             alone, beside = beside_dead_queue(library, width=256, what=what, seed=self.seed,
@@ -190,7 +223,8 @@ class Bench:
                                  queues=2, frame_size=64, host_latency_cycles=250, value=alone / beside, unit="of alone",
                                  target=0.9, at_least=True, link=LINKS[256].name))
 
-    def _stalled_mac(self):
+    def stalled_mac(self):
+        """A receive queue beside a transmit queue that the MAC holds up."""
         alone, beside = receive_beside_stalled_mac(self._library(256), width=256, seed=self.seed,
                                                    packets=600 if self.quick else 1200)
         self.rows.append(Row(quantity="RX beside TX at a stalled MAC", width=256, queues=2,

@@ -64,15 +64,13 @@ struct Sim {
 #ifdef UNVIRT_WAVES
         context.traceEverOn(true);
 #endif
-        dut.rst = 1;
         dut.link_up = 1;
         dut.hot_reset = 0;
 #ifndef UNVIRT_ENTROPY
         dut.mac_link_up = 1;
 #endif
         std::memset(&dut.feature_mask, 0, sizeof feature_mask);
-        for (int i = 0; i < 8; i++) clock();
-        dut.rst = 0;
+        mutate(0);
     }
 #endif
     ~Sim() {
@@ -115,8 +113,36 @@ struct Sim {
     void clock() {
         dut.clk = 0;
         dut.eval();
+        note_infected();
         dut.clk = 1;
         dut.eval();
+    }
+
+    void power_on() {
+        dut.rst = 1;
+        for (int i = 0; i < 8; i++) clock();
+        dut.rst = 0;
+    }
+
+    // Which mutants would have differed from the original by now: bits, lowest first.
+    std::vector<uint32_t> infected;
+    void note_infected() {
+#ifdef UNVIRT_MUTANTS
+        infected.resize(sizeof dut.infected / 4);
+        for (size_t word = 0; word < infected.size(); word++) infected[word] |= dut.infected[word];
+#endif
+    }
+
+    // Become a mutant, from power-on; false if the library has none.
+    bool mutate(uint32_t number) {
+#ifdef UNVIRT_MUTANTS
+        dut.mutsel = number;
+        const bool there = true;
+#else
+        const bool there = number == 0;
+#endif
+        power_on();
+        return there;
     }
 
     void cycle() {
@@ -124,6 +150,7 @@ struct Sim {
         dut.clk = 0;
         dut.eval();
         sample();
+        note_infected();
         dut.clk = 1;
         dut.eval();
         context.timeInc(1);
@@ -306,6 +333,11 @@ uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
         seen |= sim->events();
     }
     return seen;
+}
+int unvirt_mutant(Sim* sim, uint32_t number) { return sim->mutate(number); }
+uint32_t unvirt_infected(Sim* sim, const uint32_t** words) {
+    *words = sim->infected.data();
+    return sim->infected.size();
 }
 #endif
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Many more episodes of the driver that breaks the rules than a test run has time for, in blocks that are jobs of the farm.
+
+``python tests/episodes/play.py --help``. Workers of a cluster need this folder in PYTHONPATH.
+"""
+
+import contextlib
+import io
+import sys
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+import unvirt
+import unvirt_sim
+from rich.console import Console
+from unvirt_sim.build import BuildError
+from unvirt_sim.cache import CacheError
+from unvirt_sim.farm import ClusterError, Job, check_cluster, digest, farm_options, run
+
+SYSTEM = Path(__file__).parents[1] / "system"
+if str(SYSTEM) not in sys.path:
+    sys.path.append(str(SYSTEM))
+
+from adversary import LINK  # noqa: E402
+from test_device_adversary import RINGS, episodes, make  # noqa: E402
+
+__all__ = ["main", "play_block"]
+
+errors = Console(stderr=True, highlight=False)
+
+
+def play_block(ring, number, count):
+    """Play ``count`` episodes; return how often what was done, and what the judge said of the shortest that failed, with what repeats it."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            return {"done": episodes(make, count, *RINGS[ring], number=number)}
+    except (Exception, pytest.fail.Exception) as error:
+        notes = "\n".join(getattr(error, "__notes__", []))
+        return {"failed": f"{type(error).__name__}: {error}\n{notes}\n{said.getvalue()}".strip()}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--episodes", "total", type=click.IntRange(1), default=100_000, show_default=True, help="How many, a quarter for each kind of ring.")
+@click.option("--block", type=click.IntRange(1), default=250, show_default=True, help="Episodes of one job.")
+@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), default=Path("build/episodes.jsonl"), show_default=True,
+              help="Where the blocks that are done go; a further run does the rest.")
+@farm_options
+def main(total, block, results, processes, cluster):
+    """Play episodes of a driver that breaks every rule, on the small device; the exit status is 1 if the judge complained.
+
+    A block that fails ends at its shortest failing episode.
+    """
+    try:
+        check_cluster(cluster)
+        make(link=LINK, seed=1)                                 # built once, before many want it
+        name = digest(block, version("hypothesis"), packages=[unvirt, unvirt_sim], folders=[SYSTEM])
+        jobs = [Job(f"{name} {ring} {number}", (ring, number, block))
+                for number in range(-(-total // (block * len(RINGS)))) for ring in RINGS]
+        outcomes = run(jobs, play_block, processes=processes, cluster=cluster, results_file=results, progress=errors, title="Episodes")
+    except (ClusterError, CacheError, BuildError) as error:
+        errors.print(f"{str(error).rstrip('.')}.", soft_wrap=True, markup=False)
+        sys.exit(1 if isinstance(error, BuildError) else 2)
+    except OSError as error:
+        errors.print(f"{error.filename or results} cannot be written: {error.strerror}; name another place.", soft_wrap=True, markup=False)
+        sys.exit(2)
+    done, failures = Counter(), []
+    for job in jobs:
+        outcome = outcomes[job.key]
+        if complaint := outcome.error or outcome.value.get("failed"):
+            failures.append(f"{job.arguments[0]}, block {job.arguments[1]}: {complaint}")
+        else:
+            done.update(outcome.value["done"])
+    for failure in failures:
+        click.echo(failure)
+    click.echo(f"{done['episodes']} episodes, {done['asked for a reset']} asked for a reset, {len(failures)} of {len(jobs)} blocks failed.")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
