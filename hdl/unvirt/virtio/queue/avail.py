@@ -174,14 +174,16 @@ class AvailController(wiring.Component):
                 m.d.comb += self.idle.eq(~self.visits.valid & ~self.index_answers.valid
                                          & ~self.finished.valid)
                 m.d.sync += [is_answer.eq(0), is_finished.eq(0), fence.eq(0)]
-                with m.If(self.index_answers.valid):
+                # Whoever says that a line is finished comes first: he waits with the other lines, and what is served before him may wait for
+                # a ring context, which only he gives back. He gave one back before he came, so what is being served ends.
+                with m.If(self.finished.valid):
+                    m.d.comb += [self.finished.ready.eq(1), next_row.eq(self.finished.payload)]
+                    m.d.sync += is_finished.eq(1)
+                    m.next = "LOAD"
+                with m.Elif(self.index_answers.valid):
                     m.d.comb += [self.index_answers.ready.eq(1),
                                  next_row.eq(self.index_answers.payload.row)]
                     m.d.sync += [answer.eq(self.index_answers.payload), is_answer.eq(1)]
-                    m.next = "LOAD"
-                with m.Elif(self.finished.valid):
-                    m.d.comb += [self.finished.ready.eq(1), next_row.eq(self.finished.payload)]
-                    m.d.sync += is_finished.eq(1)
                     m.next = "LOAD"
                 with m.Elif(self.visits.valid):
                     m.d.comb += [self.visits.ready.eq(1), next_row.eq(self.visits.payload)]
