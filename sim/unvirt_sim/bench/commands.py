@@ -1,47 +1,33 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """``unvirt bench``: limit and measurement side by side."""
 
-import functools
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from unvirt.config import preset
-
-from ..build import BuildError, build_library
-from .grid import WIDTHS, Bench
+from ..build import BuildError
+from .fairness import ROUNDS
+from .grid import assemble, measure
 from .link import LINKS
 from .peer import PUBLISHED, ratio_to_limit
-from .plots import latency_plot, throughput_plot
+from .plots import pictures
+from .points import COMPARED_WIDTHS, QUEUES, WIDTHS, choose
 from .report import markdown, table, write_json
 from .session import BenchFailed
 
 __all__ = ["bench"]
 
 
-class _Library:
-    """The simulation library of a preset, built once."""
-
-    def __init__(self, say):
-        self._say = say
-        self._made = functools.cache(self._make)
-
-    def config(self, name, **options):
-        return preset(name).with_options(**options)
-
-    def _make(self, name, options):
-        return build_library(self.config(name, **dict(options)), say=self._say)
-
-    def __call__(self, name, **options):
-        return self._made(name, tuple(sorted(options.items())))
-
-
 @click.command()
 @click.option("--width", "widths", multiple=True, type=click.Choice([str(width) for width in WIDTHS]),
               help="Measure this data width only; may be given more than once.")
-@click.option("--quick", is_flag=True, help="Frames of 64 bytes only, short runs.")
+@click.option("--quick", "extent", flag_value="quick", help="Frames of 64 bytes on one queue pair and a split ring, short runs.")
+@click.option("--full", "extent", flag_value="full",
+              help="The whole grid: split and packed rings; 1, 8 and 255 queue pairs; every size at every host latency.")
+@click.option("--root-complex", "extent", flag_value="root-complex",
+              help="Compare the host model with cocotbext-pcie's root complex at eight points instead.")
 @click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Seed of the host model.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), default=Path("build/bench.json"),
               show_default=True, help="Where the figures go.")
@@ -49,7 +35,7 @@ class _Library:
               show_default=True, help="Where the pictures go.")
 @click.option("--write-docs", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the table as a Markdown page too, the pictures beside it.")
-def bench(widths, quick, seed, json_path, plot_folder, write_docs):
+def bench(widths, extent, seed, json_path, plot_folder, write_docs):
     """Measure the simulated device and compare with the best open peer, the physical limit and the targets.
 
     Everything is deterministic. The limit comes from the same link model and the batches that the device was seen to make. A
@@ -58,40 +44,51 @@ def bench(widths, quick, seed, json_path, plot_folder, write_docs):
     """
     for folder in [json_path.parent, plot_folder, *([write_docs.parent] if write_docs else [])]:
         _make_folder(folder)
-    console = Console(stderr=True)
-    measured = Bench(_Library(console.print), widths=[int(width) for width in widths] or list(WIDTHS),
-                     quick=quick, seed=seed)
-    points = measured.points()
+    points = choose(widths=[int(width) for width in widths] or list(WIDTHS), extent=extent or "usual", seed=seed)
+    if not points:
+        raise click.UsageError(f"The host model is compared with a root complex at {' and '.join(map(str, COMPARED_WIDTHS))} bits, "
+                               f"not at {', '.join(widths)}.")
     try:
-        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                      console=console, transient=True) as progress:
-            task = progress.add_task("", total=len(points))
-            for name, measure in points:
-                progress.update(task, description=name)
-                try:
-                    measure()
-                except BenchFailed as error:
-                    raise click.UsageError(f"Measuring {name} failed: {error}.") from error
-                progress.advance(task)
-        write_json(measured.rows, json_path)
-        pictures = _pictures(measured)
+        outcomes = _measure_all(points)
+        rows = assemble(points, outcomes)
+        write_json(rows, json_path)
+        stages = {(point.width, point.way, point.ring, point.feature): outcome.stages
+                  for point, outcome in zip(points, outcomes, strict=True) if outcome.stages}
+        drawn = pictures(rows, stages)
         for folder in [plot_folder, *([write_docs.parent] if write_docs else [])]:
-            for name, text in pictures.items():
+            for name, text in drawn.items():
                 (folder / name).write_text(text)
         if write_docs:
-            write_docs.write_text(_page(measured, pictures))
+            write_docs.write_text(_page(rows, drawn))
     except BuildError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.UsageError(f"The results could not be written: {error}.") from error
     screen = Console()
-    screen.width = max(screen.width, 118)
-    screen.print(table(measured.rows))
-    missed = sum(row.met is False for row in measured.rows)
-    met = sum(row.met is True for row in measured.rows)
+    screen.width = max(screen.width, 132)
+    screen.print(table(rows))
+    missed = sum(row.met is False for row in rows)
+    met = sum(row.met is True for row in rows)
     worst = max(map(ratio_to_limit, PUBLISHED))
     click.echo(f"{met} targets met, {missed} missed. By the same ruler the peer reaches {100 * worst:.1f} % of its limit at "
                f"most. Figures: {json_path}; pictures: {plot_folder}.")
+
+
+def _measure_all(points):
+    """Return the outcome of each point."""
+    console = Console(stderr=True)
+    outcomes = []
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                  console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(points))
+        for point in points:
+            progress.update(task, description=point.name)
+            try:
+                outcomes.append(measure(point, say=console.print))
+            except BenchFailed as error:
+                raise click.UsageError(f"Measuring {point.name} failed: {error}.") from error
+            progress.advance(task)
+    return outcomes
 
 
 def _make_folder(folder):
@@ -101,34 +98,25 @@ def _make_folder(folder):
         raise click.UsageError(f"Results cannot be written to {folder}: {error.strerror}; name another place.") from error
 
 
-def _pictures(measured):
-    """Return the text of each picture by file name."""
-    out = {}
-    for width in measured.widths:
-        text = throughput_plot(measured.rows, width)
-        if text:
-            out[f"throughput-{width}.svg"] = text
-    if measured.stages:
-        out["latency.svg"] = latency_plot(measured.stages)
-    return out
-
-
-def _page(measured, pictures):
+def _page(rows, drawn):
     """Return the page of the documentation."""
-    shown = "\n".join(f"![{name.removesuffix('.svg')}]({name})\n" for name in pictures)
-    links = ", ".join(f"{LINKS[width].name} at {width} bits" for width in measured.widths)
+    shown = "\n".join(f"![{name.removesuffix('.svg')}]({name})\n" for name in drawn)
+    links = ", ".join(f"{LINKS[width].name} at {width} bits" for width in sorted({row.width for row in rows}))
     return f"""# Performance
 
 Written by `unvirt bench --write-docs docs/performance.md`; do not edit. Cycles of a 250 MHz clock in a cycle-accurate simulation,
-no claim about timing closure.
+no claim about timing closure. `unvirt bench --full` measures the whole grid, `unvirt bench --root-complex` the host model itself.
 
-Closed loop: a split ring of 1024, one descriptor a packet (12 bytes of virtio header and the frame), buffers aligned to 64 bytes
-below 4 GiB, the driver polls, at least 32 buffers in the device. Links: {links}. Completions are cut at 256 bytes and come in
-order. RX figures are the highest rate at which no frame is lost. *Latency* is what the host adds to each read, in cycles. *Batch* is
-the number of packets from one used index to the next. *Limit* is what the link and the ports need for the same packets at the same
-batches (`sim/unvirt_sim/bench/limits.py`). *Peer* is Corundum on a host model with the same link. "both each" counts a packet
-each way.
+Closed loop: rings of {QUEUES[1][1]} (with 8 queue pairs {QUEUES[8][1]} each, with 255 {QUEUES[255][1]}), one descriptor a packet
+(12 bytes of virtio header and the frame), buffers aligned to 64 bytes below 4 GiB, the driver polls, at least 32 buffers in the
+device. Links: {links}.
+Completions are cut at 256 bytes and come in order. RX figures are the highest rate at which no frame is lost. *Latency* is what the
+host adds to each read, in cycles. *Batch* is the number of packets from one used index (packed: one burst of used descriptors) to
+the next. *Limit* is what the link and the ports need for the same packets at the same batches (`sim/unvirt_sim/bench/limits.py`).
+*Peer* is Corundum on a host model with the same link. "both each" counts a packet each way; "at once" is how many packets the device
+is given before it has sent the last, or may have to receive. *Share*: transmit queues with frames of 64, 256, 576 and 1500 bytes in
+turn, all of them kept full, over {ROUNDS:,} frames for each; a fair share is the same number of bytes for every queue.
 
-{markdown(measured.rows)}
+{markdown(rows)}
 
 {shown}"""

@@ -12,6 +12,7 @@
 
 #include "memory.hpp"
 #include "tlp.hpp"
+#include "used.hpp"
 
 namespace unvirt {
 
@@ -52,6 +53,7 @@ class Host {
 public:
     Parameters par;
     Memory memory;
+    UsedCount used{memory};
     Counters count;
     std::deque<Message> messages;
     std::deque<Answer> answers;
@@ -267,6 +269,7 @@ private:
                 region->data[where - region->address] = uint8_t(data[i] >> 8 * byte);
             }
         }
+        used.written(address, data.size(), first, last);
     }
 
     void check_request(const Tlp& tlp, const char* what) {

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The own host model beside cocotbext-pcie's root complex: the same device, driver and load on both."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from ..hosts.runner import BenchFailed as CocotbFailed
+from ..hosts.runner import run_bench
+from .figures import cycles_per_packet
+from .load import Load
+from .session import BenchFailed, Session
+
+__all__ = ["Comparison", "compare", "load_for"]
+
+
+def load_for(*, way, frame, packets):
+    """Return a load that the device itself limits: as many received frames on their way as it never loses."""
+    count = {"transmit": packets} if way == "tx" else {"receive": packets}
+    return Load(frame=frame, ring=256, reach=16 if frame < 1500 else 8, **count)
+
+
+class Comparison:
+    """Cycles per packet on both hosts."""
+
+    def __init__(self, own, root_complex):
+        self.own, self.root_complex = own, root_complex
+
+    @property
+    def difference(self):
+        """Return how much the own model is off, in percent."""
+        return 100 * (self.own / self.root_complex - 1)
+
+
+def compare(library, config, load, *, seed=1, folder="build/bench"):
+    """Return the :class:`Comparison` of one load; ``library`` and the Verilog built in ``folder`` are of the same ``config``.
+
+    Raises
+    ------
+    BenchFailed
+        If either did not work.
+    """
+    own = Session(library, width=config.data_width, seed=seed).run(load)
+    with tempfile.TemporaryDirectory() as place:
+        result = Path(place) / "result.json"
+        try:
+            run_bench("verilator", "bench_root_complex", config, path=Path(__file__).parent, seed=seed, folder=folder,
+                      UNVIRT_LOAD=json.dumps(asdict(load)), UNVIRT_RESULT=str(result))
+        except CocotbFailed as error:
+            raise BenchFailed(str(error)) from error
+        other = json.loads(result.read_text())["cycles"]
+    return Comparison(cycles_per_packet(own, "tx" if load.transmit else "rx"), other)
