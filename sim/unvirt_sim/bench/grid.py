@@ -193,9 +193,14 @@ def _root_complex(point, library):
     load = load_for(way=point.way, frame=point.frame, packets=400 if point.frame == 64 else 100)
     found = compare(library, point.config, load, seed=point.seed)
     label = LABELS[point.way]
+
+    def note(size):
+        return ", ".join(f"{count:.1f} B {way}" for way, count in size.items())
+
     return Outcome([
-        _row(point, quantity=f"{label} cycles per packet on a root complex", value=found.root_complex, unit="cycles"),
-        _row(point, quantity=f"{label} cycles per packet on the own host model", value=found.own, unit="cycles"),
+        _row(point, quantity=f"{label} cycles per packet on a root complex", value=found.root_complex, unit="cycles",
+             note=note(found.root_complex_bytes)),
+        _row(point, quantity=f"{label} cycles per packet on the own host model", value=found.own, unit="cycles", note=note(found.own_bytes)),
         _row(point, quantity=f"{label} own host model against the root complex", value=abs(found.difference), unit="percent", target=2.0)])
 
 

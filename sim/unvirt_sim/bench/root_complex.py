@@ -3,12 +3,12 @@
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..hosts.runner import BenchFailed as CocotbFailed
 from ..hosts.runner import run_bench
-from .figures import cycles_per_packet
+from .figures import cycles_per_packet, traffic
 from .load import Load
 from .session import BenchFailed, Session
 
@@ -21,11 +21,14 @@ def load_for(*, way, frame, packets):
     return Load(frame=frame, ring=256, reach=16 if frame < 1500 else 8, **count)
 
 
+@dataclass(frozen=True)
 class Comparison:
-    """Cycles per packet on both hosts."""
+    """What a packet costs on both hosts: cycles, and bytes up and down the link."""
 
-    def __init__(self, own, root_complex):
-        self.own, self.root_complex = own, root_complex
+    own: float
+    root_complex: float
+    own_bytes: dict
+    root_complex_bytes: dict
 
     @property
     def difference(self):
@@ -45,9 +48,10 @@ def compare(library, config, load, *, seed=1, folder="build/bench"):
     with tempfile.TemporaryDirectory() as place:
         result = Path(place) / "result.json"
         try:
-            run_bench("verilator", "bench_root_complex", config, path=Path(__file__).parent, seed=seed, folder=folder,
+            run_bench("verilator", "bench_closed_loop", config, path=Path(__file__).parent, seed=seed, folder=folder, log_folder=place,
                       UNVIRT_LOAD=json.dumps(asdict(load)), UNVIRT_RESULT=str(result))
         except CocotbFailed as error:
             raise BenchFailed(str(error)) from error
-        other = json.loads(result.read_text())["cycles"]
-    return Comparison(cycles_per_packet(own, "tx" if load.transmit else "rx"), other)
+        other = json.loads(result.read_text())
+    name = "tx" if load.transmit else "rx"
+    return Comparison(cycles_per_packet(own, name), other["cycles"], traffic(own, name).bytes, other["bytes"])

@@ -131,8 +131,7 @@ struct Sim {
         Parameters& par = host.par;
         const Dws* down = host.down();
         if (down && !down_shown) {
-            down_shown = (down_beat != 0 || host.down_allowed()) && !host.chance(par.rx_gap, 1024);
-            if (down_shown && down_beat == 0) host.down_begun();
+            down_shown = !host.chance(par.rx_gap, 1024);
         }
         const bool valid = down && down_shown;
         dut.rx_tlp_valid = valid;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """cocotb: the bench's closed loop with cocotbext-pcie's root complex as the host.
 
-A bench module of :func:`~unvirt_sim.hosts.runner.run_bench`. The load and the link are in UNVIRT_LOAD; the cycles per packet go to UNVIRT_RESULT.
+A bench module of :func:`~unvirt_sim.hosts.runner.run_bench`. The load is in UNVIRT_LOAD; what a packet costs goes to the file UNVIRT_RESULT.
 """
 
 import json
@@ -15,7 +15,7 @@ from cocotb.triggers import FallingEdge, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 from cocotbext.pcie.core.tlp import Tlp, TlpType
 
-from unvirt_sim.bench.figures import cycles_per_packet
+from unvirt_sim.bench.figures import cycles_per_packet, traffic
 from unvirt_sim.bench.link import LINKS
 from unvirt_sim.bench.load import Load
 from unvirt_sim.bench.session import Session
@@ -197,4 +197,4 @@ async def closed_loop(dut):
     finally:
         host.close()
     name = "tx" if load.transmit else "rx"
-    Path(os.environ["UNVIRT_RESULT"]).write_text(json.dumps({"cycles": cycles_per_packet(run, name)}))
+    Path(os.environ["UNVIRT_RESULT"]).write_text(json.dumps({"cycles": cycles_per_packet(run, name), "bytes": traffic(run, name).bytes}))
