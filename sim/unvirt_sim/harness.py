@@ -280,15 +280,17 @@ class Simulation:
         """Let the device not offer the feature bits in ``word``; to be set while the device is in reset."""
         self._library.unvirt_feature_mask(self._sim, (ctypes.c_uint32 * 3)(*(word >> 32 * window & 0xFFFF_FFFF for window in range(3))))
 
-    def pace_frames(self, used_index, window, period=0.0):
-        """Give frames to the device only while fewer than ``window`` of them are missing in the used index at this address.
+    def pace_frames(self, rings, window, period=0.0):
+        """Give frames to the device only while fewer than ``window`` of them are not yet used in these rings.
 
-        And no more than one in ``period`` cycles.
-
-        A window of 0 sends them as fast as the port takes them.
+        And no more than one in ``period`` cycles. A window of 0 sends them as fast as the port takes them. ``rings`` are (address, bytes,
+        packed): of a used ring, or of the descriptors of a packed one.
         """
-        if not self._library.unvirt_pace(self._sim, used_index, window, round(period * 1024)):
-            raise HostError(f"There is no memory of 2 bytes at {used_index:#x}")
+        self._library.unvirt_watch_none(self._sim)
+        for address, size, packed in rings:
+            if not self._library.unvirt_watch_used(self._sim, address, size, packed):
+                raise HostError(f"There is no memory of {size} bytes at {address:#x}")
+        self._library.unvirt_pace(self._sim, window, round(period * 1024))
 
     # --- resets, checkers, figures ---
 

@@ -6,7 +6,8 @@ import pytest
 from unvirt_sim.bench.figures import cycles_per_packet, reads_in_flight
 from unvirt_sim.bench.isolation import beside_dead_queue, receive_beside_stalled_mac
 from unvirt_sim.bench.latency import own_cycles, receive_latency, transmit_latency
-from unvirt_sim.bench.session import Load, Session
+from unvirt_sim.bench.load import Load
+from unvirt_sim.bench.session import Session
 
 
 def test_transmit_hides_a_microsecond(library, seed):

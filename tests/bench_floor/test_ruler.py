@@ -7,7 +7,8 @@ from unvirt_sim.bench.figures import cycles_per_packet, reads_in_flight, traffic
 from unvirt_sim.bench.limits import limit
 from unvirt_sim.bench.link import LINKS, beats, wire_bytes
 from unvirt_sim.bench.peer import PUBLISHED, ratio_to_limit
-from unvirt_sim.bench.session import Load, Session, at_highest_rate
+from unvirt_sim.bench.load import Load
+from unvirt_sim.bench.session import Session, at_highest_rate
 from unvirt_sim.records import Seen
 
 

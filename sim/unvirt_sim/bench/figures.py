@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Figures out of what was seen of a run."""
 
+from bisect import bisect
 from collections import Counter
 from dataclasses import dataclass
 
@@ -22,16 +23,33 @@ def window(run):
 
 
 def packet_stamps(run, name):
-    """Return (cycle, packets done) of a ring: frames at the MAC if it transmits, used indices written if it receives."""
-    ring = run.rings[name]
-    if not ring.writable:
+    """Return (cycle, packets done) of rings: frames at the MAC if they transmit, what was said to be used if they receive."""
+    rings = run.rings[name]
+    if not rings[0].writable:
         frames = (record for record in run.records if record.kind == Seen.FRAME_OUT)
         return [(record.last, number) for number, record in enumerate(frames, 1)]
+    if rings[0].packed:
+        return _used_descriptors(run, rings)
+    indices, done, out = {ring.used + 2: 0 for ring in rings}, 0, []
+    for record in run.records:
+        if record.kind == Seen.UP_WRITE and record.address in indices:
+            step = (record.data - indices[record.address]) & 0xFFFF
+            indices[record.address] += step
+            done += step
+            out.append((record.last, done))
+    return out
+
+
+def _used_descriptors(run, rings):
+    """Return (cycle, packets done) of packed rings; each write is of one descriptor or several side by side."""
+    starts = sorted((ring.desc, ring.desc + 16 * ring.size) for ring in rings)
     done, out = 0, []
     for record in run.records:
-        if record.kind == Seen.UP_WRITE and record.address == ring.used + 2:
-            done += (record.data - done) & 0xFFFF
-            out.append((record.last, done))
+        if record.kind == Seen.UP_WRITE:
+            place = bisect(starts, record.address, key=lambda start: start[0]) - 1
+            if place >= 0 and record.address < starts[place][1]:
+                done += -(-record.bytes // 16)
+                out.append((record.last, done))
     return out
 
 
@@ -47,25 +65,16 @@ def cycles_per_packet(run, name):
     return (last - first) / (after - before)
 
 
-def classify(run, address):
-    """Return the ring and the purpose of a request of the device: ("tx", "data"), ("", "message") ..."""
-    for name, ring in run.rings.items():
-        if ring.base <= address < ring.base + ring.size * ring.stride:
-            return name, "data"
-        if ring.desc <= address < ring.desc + 16 * ring.size:
-            return name, "descriptors"
-        if ring.avail <= address < ring.avail + 6 + 2 * ring.size:
-            return name, {0: "flags", 2: "index"}.get(address - ring.avail, "entries")
-        if ring.used <= address < ring.used + 6 + 8 * ring.size:
-            return name, {0: "rearm", 2: "used index"}.get(address - ring.used, "used")
-    return "", "message" if _MESSAGES <= address < _MESSAGES + 0x1_0000 else "other"
+def classify(run, record):
+    """Return the rings and the purpose of a request of the device: ("tx", "data"), ("", "message") ..."""
+    return run.area(record) or ("", "message" if _MESSAGES <= record.address < _MESSAGES + 0x1_0000 else "other")
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What passed the link in the steady state, per packet of one ring."""
+    """What passed the link in the steady state, per packet of one direction."""
 
-    requests: Counter              # (ring, purpose) -> TLPs of the device
+    requests: Counter              # (rings, purpose) -> TLPs of the device
     doorbells: float
     bytes: dict                    # "up", "down" -> wire bytes
     beats: dict                    # "up", "down" -> beats of the attachment contract
@@ -77,7 +86,7 @@ class Traffic:
 
 
 def traffic(run, name):
-    """Count TLPs, bytes and beats of the steady state per packet of ring ``name``."""
+    """Count TLPs, bytes and beats of the steady state per packet of the rings ``name``."""
     (first, before), (last, after) = _ends(run, name)
     number = after - before
     requests, size, beat = Counter(), Counter(), Counter()
@@ -90,7 +99,7 @@ def traffic(run, name):
         completion = kind == Seen.DOWN_COMPLETION
         address, length = (0, record.address) if completion else (record.address, record.bytes)
         if kind in _REQUESTS:
-            requests[classify(run, address)] += 1 / number
+            requests[classify(run, record)] += 1 / number
         doorbells += kind == Seen.DOWN_WRITE
         size[way] += wire_bytes(kind, address, length)
         beat[way] += beats(kind, address, length, run.width)
@@ -122,7 +131,7 @@ def reads_in_flight(run, name, purpose="data"):
     now = most = area = 0
     at = start
     for record in run.records:
-        if record.kind == Seen.UP_READ and classify(run, record.address) == (name, purpose):
+        if record.kind == Seen.UP_READ and classify(run, record) == (name, purpose):
             waiting[record.tag] = record.address & 3
             change = 1
         elif record.kind == Seen.DOWN_COMPLETION and record.tag in waiting:

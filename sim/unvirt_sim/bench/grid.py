@@ -1,232 +1,208 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What is measured: the points of the grid, each giving rows of the table."""
+"""Measures a point of the grid, and puts the rows of many together."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from unvirt.config import preset
-
+from ..build import build_library
 from . import peer
+from .fairness import byte_shares
 from .figures import cycles_per_packet, reads_in_flight, traffic
 from .isolation import beside_dead_queue, receive_beside_stalled_mac
-from .latency import own_cycles, receive_latency, transmit_latency
+from .latency import ONE_AT_A_TIME, own_cycles, receive_latency, transmit_latency
 from .limits import limit
 from .link import LINKS, WIDE_64
-from .session import Load, Session, at_highest_rate
+from .load import HEADER, Load
+from .rows import CYCLES_TARGET, DEPENDENT_READS_TARGET, LABELS, LATENCY_TARGET, Row
+from .session import Session, at_highest_rate
 
-__all__ = ["Bench", "Point", "Row", "WIDTHS", "points", "with_ratios"]
+__all__ = ["Outcome", "assemble", "measure"]
 
-WIDTHS = {64: "default", 256: "wide", 512: "wide512"}
-"""Widths that are measured, and the preset of each."""
-
-LATENCIES = (0, 62, 250)
-"""Cycles of the host: none, 250 ns, 1 us."""
-
-SIZES = (64, 256, 1500, 9000)
-
-CYCLES_TARGET = {(512, "tx"): 3.0, (512, "rx"): 3.0, (512, "both"): 4.8, (256, "tx"): 4.5, (256, "rx"): 4.5,
-                 (256, "both"): 6.5, (64, "tx"): 13.5, (64, "rx"): 13.5, (64, "both"): 17.0}
-LATENCY_TARGET = {"tx": 72, "rx": 45}
+_libraries = {}
+"""Those that this process has looked up, by configuration."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure. ``target`` and ``limit`` are in the unit of ``value``; ``met`` is None without a target."""
+@dataclass
+class Outcome:
+    """What came of a point: rows, and the stages of one packet."""
 
-    quantity: str
-    width: int
-    ring: str = "split"
-    queues: int = 1
-    frame_size: int | None = None
-    host_latency_cycles: int = 0
-    batch: float | None = None
-    value: float
-    unit: str
-    peer: float | None = None
-    target: float | None = None
-    limit: float | None = None
-    link: str = ""
-    note: str = ""
-    at_least: bool = False         # the target is a floor, not a ceiling
-
-    @property
-    def met(self):
-        if self.target is None:
-            return None
-        return self.value >= self.target if self.at_least else self.value <= self.target
-
-    def as_json(self):
-        """Return the row as it stands in ``bench.json``."""
-        out = asdict(self) | {"met": self.met}
-        del out["at_least"]
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in out.items()}
+    rows: list
+    stages: list = field(default_factory=list)
 
 
-def _packets(frame, quick):
-    """Return how many packets make a steady state: fewer if they are long."""
-    return max(40, (400 if quick else 1500) * 64 // max(64, frame // 2))
+def measure(point, *, say=lambda text: None):
+    """Measure one point by itself; return its :class:`Outcome`. ``say`` is told before something that takes long.
 
-
-@dataclass(frozen=True)
-class Point:
-    """A place of the grid: a method of :class:`Bench` and its arguments."""
-
-    name: str
-    method: str
-    arguments: tuple = ()
-
-
-def points(widths, quick):
-    """Return every :class:`Point` to measure, in order.
-
-    Parameters
-    ----------
-    widths : sequence of int
-    quick : bool
-        Only frames of 64 bytes.
+    Raises
+    ------
+    BenchFailed, BuildError
     """
-    out = []
-    sizes, latencies = ((64,), (0, 250)) if quick else (SIZES, LATENCIES)
-    for width in widths:
-        for way in ("tx", "rx"):
-            out.append(Point(f"{width} bits, {way} latency", "latency", (width, way)))
-        for frame in sizes:
-            for latency in latencies if frame == 64 else (0, 250):
-                for way in ("tx", "rx", "both"):
-                    out.append(Point(f"{width} bits, {way}, {frame} B, latency {latency}", "throughput", (width, way, frame, latency)))
-        if width == 64 and not quick:
-            for way in ("tx", "rx", "both"):
-                out.append(Point(f"64 bits on {WIDE_64.name}, {way}", "throughput", (64, way, 64, 0, WIDE_64)))
-        if width == 256:
-            out.append(Point("a queue without answers beside another", "dead_queue"))
-            out.append(Point("a stalled MAC beside a receive queue", "stalled_mac"))
-    return out
+    if point.config not in _libraries:
+        _libraries[point.config] = build_library(point.config, say=say)
+    return _MEASURES[point.kind](point, _libraries[point.config])
 
 
-def with_ratios(rows):
-    """Return the rows, and behind each rate at 1 us how it compares with that at 0."""
-    out, alone = [], {}
-    for row in rows:
-        out.append(row)
-        direction, rate, _ = row.quantity.partition(" cycles per packet")
-        if not rate or row.link != LINKS[row.width].name:
+def assemble(points, outcomes):
+    """Return all rows of the outcomes of ``points``, and those that follow from two of them."""
+    rows, at_zero = [], {}
+    for point, outcome in zip(points, outcomes, strict=True):
+        rows += outcome.rows
+        if point.kind != "throughput" or point.frame != 64:
             continue
-        place = direction, row.width, row.frame_size
-        if row.host_latency_cycles == 0:
-            alone[place] = row.value
-        elif row.host_latency_cycles == 250 and row.frame_size == 64:
-            out.append(replace(row, quantity=f"{direction} at 1 us against 0", value=row.value / alone[place], unit="times", target=1.10,
-                               limit=None, peer=None, note=""))
-    return out
+        alike, cycles = replace(point, latency=0), outcome.rows[0]
+        if point.latency == 0:
+            at_zero[alike] = cycles.value
+        elif point.latency == 250 and alike in at_zero:
+            place = len(rows) - len(outcome.rows) + 1
+            rows.insert(place, replace(cycles, quantity=f"{LABELS[point.way]} at 1 us against 0", value=cycles.value / at_zero[alike],
+                                       unit="times", target=1.10, limit=None, peer=None, note=""))
+    return rows
 
 
-class Bench:
-    """Measures one :class:`Point`; leaves ``rows`` of the table and the ``stages`` of a packet, if they were the question.
+def _row(point, **values):
+    """Return a row with what it has of its point."""
+    link = WIDE_64 if point.wide_link else LINKS[point.width]
+    return Row(**({"width": point.width, "ring": point.ring, "queues": point.queues, "frame_size": point.frame,
+                   "host_latency_cycles": point.latency, "link": link.name} | values))
 
-    Parameters
-    ----------
-    library : callable
-        Gives the simulation library of a preset name and further options.
-    quick : bool
-        Short runs.
-    seed : int
-    """
 
-    def __init__(self, library, *, quick=False, seed=1):
-        self.library, self.quick, self.seed = library, quick, seed
-        self.rows = []
-        self.stages = []
+def _session(point, library):
+    return Session(library, width=point.width, link=WIDE_64 if point.wide_link else None, latency=point.latency,
+                   cut="rcb" if point.hard else "large", seed=point.seed)
 
-    def measure(self, point):
-        """Measure a point and return the bench."""
-        getattr(self, point.method)(*point.arguments)
-        return self
 
-    def _library(self, width, **options):
-        return self.library(WIDTHS[width], **options)
+# --- one packet ---
 
-    def _session(self, width, latency, link=None):
-        return Session(self._library(width), width=width, link=link, latency=latency, seed=self.seed)
+def _latency(point, library):
+    way, feature, packed = point.way, point.feature, point.ring == "packed"
+    load = replace(ONE_AT_A_TIME, packed=packed, event_idx=feature == "EVENT_IDX", notification_data=feature == "NOTIFICATION_DATA")
+    stages = (transmit_latency if way == "tx" else receive_latency)(_session(point, library), load)
+    name = {"tx": "TX doorbell to MAC, less round trips", "rx": "RX last beat to MSI-X, less round trip"}[way]
+    suffix = f", {feature}" if feature else ""
+    rows = [_row(point, quantity=name + suffix, value=own_cycles(stages), unit="cycles", batch=1.0,
+                 peer=peer.LATENCY.get((point.width, way)), target=LATENCY_TARGET[way, point.ring, feature])]
+    if way == "tx":
+        rows.append(_row(point, quantity="TX dependent reads, data included" + suffix, value=sum(stage.host for stage in stages),
+                         unit="reads", target=DEPENDENT_READS_TARGET[point.ring, feature]))
+    return Outcome(rows, stages)
 
-    # --- one packet ---
 
-    def latency(self, width, way):
-        """The way of one packet through an idle device."""
-        measure = transmit_latency if way == "tx" else receive_latency
-        self.stages = stages = measure(self._session(width, 0))
-        name = {"tx": "TX doorbell to MAC, less round trips",
-                "rx": "RX last beat to MSI-X, less round trip"}[way]
-        self.rows.append(Row(quantity=name, width=width, frame_size=64, value=own_cycles(stages), unit="cycles",
-                             batch=1.0, peer=peer.LATENCY.get((width, way)), target=LATENCY_TARGET[way],
-                             link=LINKS[width].name))
-        if way == "tx":
-            reads = sum(stage.host for stage in stages)
-            self.rows.append(Row(quantity="TX dependent reads, data included", width=width, frame_size=64,
-                                 value=reads, unit="reads", target=4, link=LINKS[width].name))
+# --- many ---
 
-    # --- many ---
+def _load(point):
+    way = point.way
+    # One more is coming in.
+    room = point.config.rx_buffer_size // (point.frame + HEADER + point.width // 8)
+    return Load(frame=point.frame, transmit=point.packets if way != "rx" else 0, receive=point.packets if way != "tx" else 0,
+                ring=point.ring_size, packed=point.ring == "packed", queues=point.queues, unaligned=point.hard,
+                reach=max(1, min(64, room - 1)))
 
-    def _load(self, width, way, frame):
-        count = _packets(frame, self.quick)
-        # One more is coming in.
-        room = preset(WIDTHS[width]).rx_buffer_size // (frame + 12 + width // 8)
-        return Load(frame=frame, transmit=count if way != "rx" else 0, receive=count if way != "tx" else 0,
-                    reach=max(1, min(64, room - 1)))
 
-    def _run(self, width, way, frame, latency, link):
-        """Run a load at the highest rate of received frames at which none is lost, to 2 %."""
-        load = self._load(width, way, frame)
+def _run(point, library):
+    """Run a load at the highest rate of received frames at which none is lost, to 2 %."""
+    load = _load(point)
+    result, period = at_highest_rate(lambda period: _session(point, library).run(replace(load, period=period)),
+                                     point.frame * 8 / point.width)
+    return result, f"RX offered one in {period:.1f}" if period else ""
 
-        def run(period):
-            again = Load(**(asdict(load) | {"period": period}))
-            return self._session(width, latency, link).run(again)
 
-        result, period = at_highest_rate(run, frame * 8 / width)
-        return result, f"RX offered one in {period:.1f}" if period else ""
+def _throughput(point, library):
+    run, note = _run(point, library)
+    way, frame, width, latency = point.way, point.frame, point.width, point.latency
+    names = ("tx", "rx") if way == "both" else (way,)
+    cycles = max(cycles_per_packet(run, name) for name in names)
+    least = limit(run)
+    usual = point.ring == "split" and point.queues == 1 and not point.hard
+    ratio = 1.10 if frame < 1500 else 1.03
+    fixed = frame == 64 and latency == 0 and not point.hard
+    target = CYCLES_TARGET[width, way] if fixed else ratio * least.cycles
+    label, hard = LABELS[way], ", cut at 64 B, unaligned" if point.hard else ""
+    rows = [_row(point, quantity=f"{label} cycles per packet{hard}", value=cycles, unit="cycles", limit=least.cycles, target=target,
+                 peer=peer.CYCLES.get((width, way, latency), {}).get(frame) if usual else None, note=note, batch=least.batch)]
+    if point.wide_link or way == "both":
+        return Outcome(rows)
+    if frame == 64 and latency == 0:
+        rows.append(_bytes_row(point, run, least, hard, peer=frame + peer.OVERHEAD[way] if usual else None))
+    if way == "tx" and latency == 250 and frame == 64:
+        mean, most = reads_in_flight(run, "tx")
+        rows.append(_row(point, quantity="TX data reads in flight, mean", value=mean, unit="reads", target=16,
+                         at_least=True, note=f"{most} at most", batch=least.batch))
+    return Outcome(rows)
 
-    def throughput(self, width, way, frame, latency, link=None):
-        """Frames of one size, as many as the device takes."""
-        run, note = self._run(width, way, frame, latency, link)
-        names = ("tx", "rx") if way == "both" else (way,)
-        cycles = max(cycles_per_packet(run, name) for name in names)
-        least = limit(run)
-        name = run.link.name
-        common = {"width": width, "frame_size": frame, "host_latency_cycles": latency, "batch": least.batch,
-                  "link": name}
-        ratio = 1.10 if frame < 1500 else 1.03
-        target = CYCLES_TARGET[width, way] if frame == 64 and latency == 0 else ratio * least.cycles
-        label = {"tx": "TX", "rx": "RX", "both": "both each"}[way]
-        self.rows.append(Row(quantity=f"{label} cycles per packet", value=cycles, unit="cycles", limit=least.cycles,
-                             peer=peer.CYCLES.get((width, way, latency), {}).get(frame), target=target, note=note,
-                             **common))
-        if link is not None:
-            return
-        if way == "both":
-            return
-        if frame == 64 and latency == 0:
-            size = sum(traffic(run, way).bytes.values())
-            self.rows.append(Row(quantity=f"{label} PCIe bytes per packet", value=size, unit="bytes", limit=least.bytes,
-                                 target=1.03 * least.bytes, peer=frame + peer.OVERHEAD[way], **common))
-        if way == "tx" and latency == 250 and frame == 64:
-            mean, most = reads_in_flight(run, "tx")
-            self.rows.append(Row(quantity="TX data reads in flight, mean", value=mean, unit="reads", target=16,
-                                 at_least=True, note=f"{most} at most", **common))
 
-    # --- queues beside each other ---
+def _bytes_row(point, run, least, suffix="", **values):
+    size = sum(traffic(run, point.way).bytes.values())
+    return _row(point, quantity=f"{LABELS[point.way]} PCIe bytes per packet{suffix}", value=size, unit="bytes", limit=least.bytes,
+                target=1.03 * least.bytes, batch=least.batch, **values)
 
-    def dead_queue(self):
-        """A queue beside another whose reads are not answered."""
-        library = self._library(256, queue_pairs=2)
-        for what in ("data", "rings"):
-            alone, beside = beside_dead_queue(library, width=256, what=what, seed=self.seed,
-                                              packets=600 if self.quick else 1200)
-            self.rows.append(Row(quantity=f"TX beside a queue with dead {what} reads", width=256,
-                                 queues=2, frame_size=64, host_latency_cycles=250, value=alone / beside, unit="of alone",
-                                 target=0.9, at_least=True, link=LINKS[256].name))
 
-    def stalled_mac(self):
-        """A receive queue beside a transmit queue that the MAC holds up."""
-        alone, beside = receive_beside_stalled_mac(self._library(256), width=256, seed=self.seed,
-                                                   packets=600 if self.quick else 1200)
-        self.rows.append(Row(quantity="RX beside TX at a stalled MAC", width=256, queues=2,
-                             frame_size=64, value=alone / beside, unit="of alone", target=0.9, at_least=True,
-                             link=LINKS[256].name))
+def _batch(point, library):
+    """So many packets at once that the device makes batches of that size."""
+    load = _load(point)
+    if point.way == "tx":
+        load = replace(load, burst=point.burst)
+    else:
+        load = replace(load, reach=point.burst)
+    run = _session(point, library).run(load)
+    return Outcome([_bytes_row(point, run, limit(run), f", {point.burst} at once", given=point.burst)])
+
+
+# --- queues beside each other ---
+
+def _dead_queue(point, library):
+    alone, beside = beside_dead_queue(library, width=point.width, what=point.what, seed=point.seed,
+                                      packets=600 if point.quick else 1200)
+    return Outcome([_row(point, quantity=f"TX beside a queue with dead {point.what} reads", value=alone / beside, unit="of alone",
+                         target=0.9, at_least=True)])
+
+
+def _stalled_mac(point, library):
+    alone, beside = receive_beside_stalled_mac(library, width=point.width, seed=point.seed,
+                                               packets=600 if point.quick else 1200)
+    return Outcome([_row(point, quantity="RX beside TX at a stalled MAC", queues=2, value=alone / beside, unit="of alone",
+                         target=0.9, at_least=True)])
+
+
+def _shares(point, library, **options):
+    return byte_shares(library, width=point.width, queues=point.queues, ring=point.ring_size, packed=point.ring == "packed",
+                       latency=point.latency, seed=point.seed, **options)
+
+
+def _byte_shares(point, library):
+    shares = _shares(point, library, **({"rounds": 100} if point.quick else {}))
+    fair, rate = shares.fair, shares.rate / point.queues
+    by_size = {size: [share for share, mine in zip(fair, shares.sizes, strict=True) if mine == size] for size in shares.sizes}
+    note = ", ".join(f"{size} B: {min(some):.2f} to {max(some):.2f}" for size, some in sorted(by_size.items()))
+    mixed = {"frame_size": None}
+    return Outcome([
+        _row(point, quantity="TX bytes of a queue, least", value=min(fair), unit="of its share", target=0.95, at_least=True, note=note,
+             **mixed),
+        _row(point, quantity="TX bytes of a queue, most", value=max(fair), unit="of its share", target=1.05, note=note, **mixed),
+        _row(point, quantity="TX bytes of a queue, mean", value=rate, unit="a cycle", **mixed)])
+
+
+def _flooding_queue(point, library):
+    flood, mine = 1500, 256
+    shares = _shares(point, library, sizes=(flood, mine), **({"rounds": 200} if point.quick else {}))
+    return Outcome([_row(point, quantity=f"TX bytes beside a queue that floods with {flood} B", frame_size=mine, value=shares.fair[1],
+                         unit="of its share", target=0.95, at_least=True)])
+
+
+def _root_complex(point, library):
+    # Its packages are needed for nothing else here.
+    from .root_complex import compare, load_for
+    load = load_for(way=point.way, frame=point.frame, packets=400 if point.frame == 64 else 100)
+    found = compare(library, point.config, load, seed=point.seed)
+    label = LABELS[point.way]
+
+    def note(size):
+        return ", ".join(f"{count:.1f} B {way}" for way, count in size.items())
+
+    return Outcome([
+        _row(point, quantity=f"{label} cycles per packet on a root complex", value=found.root_complex, unit="cycles",
+             note=note(found.root_complex_bytes)),
+        _row(point, quantity=f"{label} cycles per packet on the own host model", value=found.own, unit="cycles", note=note(found.own_bytes)),
+        _row(point, quantity=f"{label} own host model against the root complex", value=abs(found.difference), unit="percent", target=2.0)])
+
+
+_MEASURES = {"latency": _latency, "throughput": _throughput, "batch": _batch, "dead queue": _dead_queue, "stalled MAC": _stalled_mac,
+             "byte shares": _byte_shares, "flooding queue": _flooding_queue, "root complex": _root_complex}

@@ -2,7 +2,8 @@
 """What one queue that cannot move does to another."""
 
 from .figures import cycles_per_packet
-from .session import BenchFailed, FramesLost, Load, Run, Session, at_highest_rate
+from .load import Load, Run
+from .session import BenchFailed, FramesLost, Session, at_highest_rate
 
 __all__ = ["beside_dead_queue", "receive_beside_stalled_mac"]
 
@@ -12,15 +13,15 @@ def _rate(session, load, queues, name, *, spoil=lambda session, rings: None):
     rings = session.start(load, queues=queues)
     sim = session.simulation
     spoil(session, rings)
-    ring = rings[name]
+    (ring,) = rings[name]
     goal = load.receive if ring.writable else load.transmit
-    for other in rings.values():
+    for (other,) in rings.values():
         if not other.writable:
             other.publish(other.size)
     sim.record()
     begin = sim.cycle
     if ring.writable:
-        sim.pace_frames(ring.used + 2, load.reach, load.period)
+        sim.pace_frames([ring.watched], load.reach, load.period)
         for _ in range(goal):
             sim.send_frame(bytes(load.frame))
     quiet = 0
@@ -33,7 +34,7 @@ def _rate(session, load, queues, name, *, spoil=lambda session, rings: None):
             ring.publish(ring.size - ring.backlog)
         if quiet > 20_000 + 8 * session.latency:
             raise BenchFailed(f"The queue under test stands still after {ring.done} packets")
-    if "dead" in rings and rings["dead"].reap():
+    if "dead" in rings and rings["dead"][0].reap():
         raise BenchFailed("The queue that should be dead has moved")
     if sim.violations:
         raise BenchFailed(f"A checker complained: {sim.violations[0]}")
@@ -50,15 +51,15 @@ def beside_dead_queue(library, *, width, latency=250, packets=1200, what="data",
     load = Load(transmit=packets)
 
     def dead(session, rings):
-        ring = rings["dead"]
+        (ring,) = rings["dead"]
         if what == "data":
             session.simulation.mute(*ring.span)
         else:
             session.simulation.mute(ring.desc, 16 * ring.size)
             session.simulation.mute(ring.avail, 6 + 2 * ring.size)
 
-    alone = _rate(Session(library, width=width, latency=latency, seed=seed), load, {"tx": 3}, "tx")
-    beside = _rate(Session(library, width=width, latency=latency, seed=seed), load, {"dead": 1, "tx": 3}, "tx",
+    alone = _rate(Session(library, width=width, latency=latency, seed=seed), load, {"tx": [3]}, "tx")
+    beside = _rate(Session(library, width=width, latency=latency, seed=seed), load, {"dead": [1], "tx": [3]}, "tx",
                    spoil=dead)
     return alone, beside
 
@@ -77,4 +78,4 @@ def receive_beside_stalled_mac(library, *, width, latency=0, packets=1200, seed=
             return _rate(Session(library, width=width, latency=latency, seed=seed), load, queues, "rx", spoil=spoil)
         return at_highest_rate(run, Load.frame * 8 / width)[0]
 
-    return rate({"rx": 0}, lambda session, rings: None), rate({"rx": 0, "tx": 1}, stall)
+    return rate({"rx": [0]}, lambda session, rings: None), rate({"rx": [0], "tx": [1]}, stall)

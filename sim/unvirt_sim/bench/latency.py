@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The way of one packet through an idle device, stage by stage."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..records import Seen
 from .figures import classify
-from .session import BenchFailed, Load, Run
+from .load import Load, Run
+from .session import BenchFailed
 
-__all__ = ["Stage", "own_cycles", "receive_latency", "transmit_latency"]
+__all__ = ["ONE_AT_A_TIME", "Stage", "own_cycles", "receive_latency", "transmit_latency"]
 
 _PACKETS = 5
 _PAUSE = 1500
 """Cycles between packets, beside what the host takes."""
+ONE_AT_A_TIME = Load(interrupts=True, ring=256)
+"""How a device is loaded for its latency, but for the number of packets."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class _Way:
 
     def request(self, name, kind, ring, purpose):
         return self.event(name, lambda record: record.kind == kind
-                          and classify(self.run, record.address) == (ring, purpose))
+                          and classify(self.run, record) == (ring, purpose))
 
     def round_trip(self, ring, purpose):
         """Read something of the host, to the last beat of the answer."""
@@ -80,34 +83,44 @@ def own_cycles(stages):
     return sum(stage.cycles for stage in stages if not stage.host)
 
 
-def transmit_latency(session, frame=64):
+def transmit_latency(session, load=ONE_AT_A_TIME):
     """Return the stages from the doorbell's last beat to the first beat at the MAC."""
-    run, given = _observe(session, Load(frame=frame, transmit=_PACKETS, ring=256, interrupts=True),
-                          lambda sim, rings, number: rings["tx"].publish(1))
+    run, given = _observe(session, replace(load, transmit=_PACKETS), lambda sim, rings, number: rings["tx"][0].publish(1))
+    purposes = ["descriptors", "data"] if load.packed else ["entries", "descriptors", "data"]
+    if not load.packed and not load.notification_data:
+        purposes.insert(0, "index")
     ways = []
     for start in given:
         way = _Way(run, start)
         way.event("doorbell", lambda record: record.kind == Seen.DOWN_WRITE)
         way.stages.clear()
-        for purpose in ("index", "entries", "descriptors", "data"):
+        for purpose in purposes:
             way.round_trip("tx", purpose)
         way.event("to the MAC", lambda record: record.kind == Seen.FRAME_OUT, lambda record: record.first)
         ways.append(way.stages)
     return _typical(ways)
 
 
-def receive_latency(session, frame=64):
+def receive_latency(session, load=ONE_AT_A_TIME):
     """Return the stages from the frame's last beat to the MSI-X message."""
-    run, given = _observe(session, Load(frame=frame, receive=_PACKETS, ring=256, interrupts=True),
-                          lambda sim, rings, number: sim.send_frame(bytes(frame)))
+    def give(sim, rings, number):
+        (ring,) = rings["rx"]
+        ring.reap()
+        ring.want_interrupt()
+        sim.send_frame(bytes(load.frame))
+
+    run, given = _observe(session, replace(load, receive=_PACKETS), give)
     ways = []
     for start in given:
         way = _Way(run, start)
         way.event("frame", lambda record: record.kind == Seen.FRAME_IN)
         way.stages.clear()
         way.request("to the data", Seen.UP_WRITE, "rx", "data")
-        way.request("to the used element", Seen.UP_WRITE, "rx", "used")
-        way.request("to the used index", Seen.UP_WRITE, "rx", "used index")
+        if load.packed:
+            way.request("to the used descriptor", Seen.UP_WRITE, "rx", "used")
+        else:
+            way.request("to the used element", Seen.UP_WRITE, "rx", "used")
+            way.request("to the used index", Seen.UP_WRITE, "rx", "used index")
         way.round_trip("rx", "flags")
         way.request("to the MSI-X message", Seen.UP_WRITE, "", "message")
         ways.append(way.stages)

@@ -3,10 +3,11 @@
 
 At the batches that the device was seen to make, each packet costs at least these TLPs on the simulated link:
 
-* ring entries and descriptors in as few reads as MRRS allows, once per batch of entries;
-* the available index once per batch that the driver published, and once more after each re-arming of notifications;
+* of a split ring: ring entries and descriptors in as few reads as MRRS allows, once per batch of entries; the available index once per
+  batch that the driver published, and once more after each re-arming of notifications;
+* of a packed ring: descriptors in as few reads, once per batch; one more after each re-arming;
 * the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them;
-* used elements in one write per burst (MPS) and the used index;
+* used elements in one write per burst (MPS) and the used index; used descriptors from the second half of a burst's first to its end;
 * reads of the suppression state, re-arming, doorbells and messages as they were seen.
 
 The limit is the largest of: bytes up and down over the rate left by Acks and credit updates; beats up and down on the attachment
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 from ..records import Seen
 from .figures import traffic, wire_left
 from .link import beats, wire_bytes
-from .session import HEADER, PUBLISHED
+from .load import HEADER
 
 __all__ = ["Limit", "limit"]
 
-MPS, MRRS, PAGE, ENTRY, DESCRIPTOR, ELEMENT = 256, 512, 4096, 2, 16, 8
+MPS, MRRS, PAGE, RCB, ENTRY, DESCRIPTOR, ELEMENT, EVENT = 256, 512, 4096, 64, 2, 16, 8, 4
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ def _pieces(address, size, most):
     return out
 
 
-def _completions(address, size):
-    """Cut a read as the host does: where an address is a multiple of MPS."""
+def _completions(address, size, boundary):
+    """Cut a read as the host does: where an address is a multiple of ``boundary``."""
     out = []
     while size:
-        part = min(size, MPS - address % MPS)
+        part = min(size, boundary - address % boundary)
         out.append(part)
         address, size = address + part, size - part
     return out
@@ -58,8 +59,9 @@ def _completions(address, size):
 class _Cost:
     """Bytes and beats of both directions per packet."""
 
-    def __init__(self, width):
+    def __init__(self, width, cut):
         self.width = width
+        self.boundary = {"large": MPS, "rcb": RCB}[cut]
         self.bytes, self.beats = Counter(), Counter()
 
     def add(self, kind, size, rate=1.0, address=0):
@@ -70,12 +72,14 @@ class _Cost:
     def read(self, size, rate=1.0, address=0):
         for place, part in _pieces(address, size, MRRS):
             self.add(Seen.UP_READ, part, rate)
-            for answer in _completions(place, part):
-                self.add(Seen.DOWN_COMPLETION, answer, rate)
+            padding = place & 3        # to the DW in which the first byte lies
+            for answer in _completions(place, part, self.boundary):
+                self.add(Seen.DOWN_COMPLETION, padding + answer, rate)
+                padding = 0
 
     def write(self, size, rate=1.0, address=0):
-        for _, part in _pieces(address, size, MPS):
-            self.add(Seen.UP_WRITE, part, rate)
+        for place, part in _pieces(address, size, MPS):
+            self.add(Seen.UP_WRITE, part, rate, place)
 
 
 def _whole(amount):
@@ -83,27 +87,47 @@ def _whole(amount):
     return max(1, round(amount))
 
 
+def _split_costs(cost, refill, fetch, used, rearms):
+    """Add what a packet of a split ring costs beside its data."""
+    cost.read(2, 1 / refill + rearms / 2)
+    cost.read(_whole(fetch * ENTRY), 1 / fetch)
+    cost.read(_whole(fetch * DESCRIPTOR), 1 / fetch)
+    cost.write(_whole(used * ELEMENT), 1 / used)
+    cost.write(2, 1 / used)
+    cost.write(2, rearms)
+
+
+def _packed_costs(cost, refill, reads, used, rearms):
+    """Add what a packet of a packed ring costs beside its data.
+
+    Of ``reads`` of the ring, one for each re-arming (enabling and disabling) is the further look that must follow, the others fetch.
+    """
+    fetch = max(1.0, 1 / max(reads - rearms / 2, 1 / refill))
+    cost.read(4 * _whole(fetch * DESCRIPTOR / 4), 1 / fetch)
+    cost.read(DESCRIPTOR, rearms / 2)
+    cost.write(4 * _whole((used * DESCRIPTOR - DESCRIPTOR // 2) / 4), 1 / used)
+    cost.write(EVENT, rearms)
+
+
 def limit(run):
     """Return the limit of a run at the batches seen in it."""
-    cost = _Cost(run.width)
+    cost = _Cost(run.width, run.cut)
     names = [name for name, wanted in (("tx", run.load.transmit), ("rx", run.load.receive)) if wanted]
     batches = []
     for name in names:
-        ring, seen = run.rings[name], traffic(run, name)
-        used, fetch = seen.every(name, "used index"), seen.every(name, "entries")
+        ring, seen = run.rings[name][0], traffic(run, name)
+        used = seen.every(name, ring.published_by)
         rearms = seen.requests[name, "rearm"]
         batches.append(used)
-        cost.read(2, 1 / PUBLISHED + rearms / 2)
-        cost.read(_whole(fetch * ENTRY), 1 / fetch)
-        cost.read(_whole(fetch * DESCRIPTOR), 1 / fetch)
-        cost.write(_whole(used * ELEMENT), 1 / used)
-        cost.write(2, 1 / used)
-        cost.read(2, seen.requests[name, "flags"])
-        cost.write(2, rearms)
+        if ring.packed:
+            _packed_costs(cost, run.load.refill, seen.requests[name, "descriptors"], used, rearms)
+        else:
+            _split_costs(cost, run.load.burst or run.load.refill, seen.every(name, "entries"), used, rearms)
+        cost.read(EVENT if ring.packed else 2, seen.requests[name, "flags"])
         slots = min(ring.size, 64)
         for slot in range(slots):
             move = cost.write if ring.writable else cost.read
-            move(HEADER + run.load.frame, 1 / slots, ring.base + slot * ring.stride)
+            move(HEADER + run.load.frame, 1 / slots, ring.place(slot))
     seen = traffic(run, names[0])
     cost.add(Seen.DOWN_WRITE, 2, seen.doorbells)
     cost.add(Seen.UP_WRITE, 4, seen.requests["", "message"])

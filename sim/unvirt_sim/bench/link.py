@@ -19,9 +19,14 @@ _CYCLE = 4.0
 class PcieLink:
     """A link at a core clock of 250 MHz, MPS 256, MRRS 512."""
 
-    name: str
+    generation: int
+    lanes: int
     rate: float                    # bytes a cycle each way
     dllp_interval: int             # cycles
+
+    @property
+    def name(self):
+        return f"Gen{self.generation} x{self.lanes}"
 
     def cycles(self, size, arriving):
         """Return the cycles that TLPs of ``size`` bytes take while ``arriving`` TLPs come the other way, evenly spread.
@@ -46,7 +51,7 @@ def _link(generation, lanes, factor):
     """Return a link with the Ack and UpdateFC latency timer for a payload of 256 bytes [PCIe 3.5.2.1, 2.6.1.2]."""
     symbol, delay = {2: (2.0, 70), 3: (130 / 128, 115)}[generation]     # nanoseconds, symbols
     timer = ((256 + 28) * factor / lanes + delay) * symbol / _CYCLE
-    return PcieLink(name=f"Gen{generation} x{lanes}", rate=lanes * _CYCLE / symbol, dllp_interval=round(timer))
+    return PcieLink(generation=generation, lanes=lanes, rate=lanes * _CYCLE / symbol, dllp_interval=round(timer))
 
 
 LINKS = {32: _link(2, 2, 1.4), 64: _link(2, 4, 1.4), 128: _link(3, 4, 1.4), 256: _link(3, 8, 2.5),

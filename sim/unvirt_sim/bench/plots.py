@@ -1,101 +1,84 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Pictures of the figures as SVG, written by hand: no packages, the same text every time."""
-
-from math import log2
+"""Which figures make which picture."""
 
 from .link import LINKS
+from .svg import COLOURS, Svg, curves
 
-__all__ = ["latency_plot", "throughput_plot"]
+__all__ = ["pictures"]
 
-_COLOURS = ("#1b6ca8", "#d9822b", "#3d9950", "#a83279", "#6b6b6b", "#b8a200", "#17877d", "#8a4fd3", "#c0392b", "#2c3e50")
-
-
-class _Svg:
-    """Elements of a picture on white."""
-
-    def __init__(self, width, height, title):
-        self.width, self.height = width, height
-        self.parts = []
-        self.text(width / 2, 22, title, size=15, anchor="middle")
-
-    def line(self, x1, y1, x2, y2, colour="#999", width=1, dash=""):
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
-                          f'stroke-width="{width}"{dashes}/>')
-
-    def rect(self, x, y, width, height, colour):
-        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}" '
-                          f'stroke="white" stroke-width="0.6"/>')
-
-    def circle(self, x, y, colour):
-        self.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colour}"/>')
-
-    def text(self, x, y, text, *, size=11, anchor="start", colour="#222"):
-        text = text.replace("&", "&amp;").replace("<", "&lt;")
-        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}">'
-                          f'{text}</text>')
-
-    def __str__(self):
-        body = "\n".join(self.parts)
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" '
-                f'font-family="sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n')
+_NANOSECONDS = 4
+"""Of a cycle."""
 
 
-def throughput_plot(rows, width):
-    """Return throughput against frame size at one width, measured and (dashed) limit, in bytes a cycle; None without figures."""
+def pictures(rows, stages):
+    """Return the text of each picture by file name; those without figures are missing.
+
+    ``stages``: (width, direction, ring, feature) -> the stages of one packet.
+    """
+    out = {}
+    for width in sorted({row.width for row in rows}):
+        plain = [row for row in rows if row.width == width and row.link == LINKS[width].name and row.limit]
+        cycles = [row for row in plain if row.quantity.endswith(" cycles per packet")]
+        out[f"throughput-{width}.svg"] = _throughput(cycles, width)
+        out[f"host-latency-{width}.svg"] = _host_latency(cycles, width)
+        out[f"queues-{width}.svg"] = _queues(cycles, width)
+        out[f"batch-{width}.svg"] = _batch(plain, width)
+    out["latency.svg"] = _latency(stages) if stages else ""
+    return {name: text for name, text in out.items() if text}
+
+
+def _series(rows, x, y, name=lambda row: row.quantity.split(" cycles")[0], *, least=2):
+    """Return the curves of rows, each with at least so many points: ``y`` gives a figure from the measured cycles and from the limit's."""
     series = {}
     for row in rows:
-        if row.unit == "cycles" and row.limit and row.width == width and row.host_latency_cycles == 0 \
-                and row.link == LINKS[width].name:
-            series.setdefault(row.quantity.split(" cycles")[0], []).append(
-                (row.frame_size, row.frame_size / row.value, row.frame_size / row.limit))
-    if not series:
-        return None
-    svg = _Svg(640, 380, f"Throughput, {width} bits, host latency 0 (dashed: limit)")
-    left, right, top, bottom = 60, 500, 45, 330
-    high = max(max(point[2] for point in points) for points in series.values()) * 1.05
-    sizes = sorted({point[0] for points in series.values() for point in points})
-    low_size, high_size = log2(sizes[0]), log2(max(sizes[-1], sizes[0] * 2))
-
-    def x(size):
-        return left + (log2(size) - low_size) / (high_size - low_size) * (right - left)
-
-    def y(rate):
-        return bottom - rate / high * (bottom - top)
-
-    svg.line(left, bottom, right, bottom, "#222")
-    svg.line(left, top, left, bottom, "#222")
-    for size in sizes:
-        svg.text(x(size), bottom + 16, str(size), anchor="middle")
-    svg.text((left + right) / 2, bottom + 36, "bytes of a frame", anchor="middle")
-    for step in range(5):
-        rate = high * step / 4
-        svg.line(left, y(rate), right, y(rate), "#e4e4e4")
-        svg.text(left - 6, y(rate) + 4, f"{rate:.1f}", anchor="end")
-    svg.text(12, top - 8, "bytes a cycle each way")
-    for (name, points), colour in zip(series.items(), _COLOURS, strict=False):
-        points.sort()
-        for (size, rate, most), (size2, rate2, most2) in zip(points, points[1:], strict=False):
-            svg.line(x(size), y(rate), x(size2), y(rate2), colour, 2)
-            svg.line(x(size), y(most), x(size2), y(most2), colour, 1.2, "5 4")
-        for size, rate, _ in points:
-            svg.circle(x(size), y(rate), colour)
-        place = top + 20 + 20 * list(series).index(name)
-        svg.line(right + 12, place - 4, right + 34, place - 4, colour, 2)
-        svg.text(right + 40, place, name)
-    return str(svg)
+        series.setdefault(name(row), []).append((x(row), y(row, row.value), y(row, row.limit)))
+    return {name: points for name, points in series.items() if len({point[0] for point in points}) >= least}
 
 
-def latency_plot(stages):
-    """Return the way of a 64-byte packet as stacked stages; grey is the host. ``stages``: (width, direction) -> stages."""
-    svg = _Svg(860, 70 + 66 * len(stages), "A 64-byte packet through an idle device, cycles (grey: round trips to the host)")
+def _way_and_ring(row):
+    return f"{row.quantity.split(' ')[0]}{' each' * row.quantity.startswith('both')}, {row.ring}"
+
+
+def _throughput(rows, width):
+    rows = [row for row in rows if (row.ring, row.queues, row.host_latency_cycles) == ("split", 1, 0)]
+    series = _series(rows, lambda row: row.frame_size, lambda row, cycles: row.frame_size / cycles, least=1)
+    return series and curves(f"Throughput, {width} bits, host latency 0 (dashed: limit)", "bytes of a frame", "bytes a cycle each way",
+                             series)
+
+
+def _host_latency(rows, width):
+    rows = [row for row in rows if (row.queues, row.frame_size) == (1, 64)]
+    series = _series(rows, lambda row: row.host_latency_cycles * _NANOSECONDS, lambda row, cycles: row.frame_size / cycles, _way_and_ring)
+    return series and curves(f"Throughput of 64-byte frames, {width} bits, one queue pair (dashed: limit)",
+                             "nanoseconds that the host adds to a read", "bytes a cycle each way", series, logarithmic=False)
+
+
+def _queues(rows, width):
+    rows = [row for row in rows if (row.host_latency_cycles, row.frame_size) == (0, 64)]
+    series = _series(rows, lambda row: row.queues, lambda row, cycles: row.frame_size / cycles, _way_and_ring)
+    return series and curves(f"Throughput of 64-byte frames, {width} bits, host latency 0 (dashed: limit)", "queue pairs",
+                             "bytes a cycle each way", series)
+
+
+def _batch(rows, width):
+    rows = [row for row in rows if row.given and row.unit == "bytes"]
+    series = _series(rows, lambda row: row.given, lambda row, size: size, _way_and_ring)
+    return series and curves(f"PCIe bytes of a 64-byte packet, {width} bits (dashed: limit)", "packets given to the device at once",
+                             "bytes on the link, both ways", series)
+
+
+def _latency(stages):
+    """Return the way of a 64-byte packet as stacked stages; grey is the host."""
+    svg = Svg(960, 70 + 66 * len(stages), "A 64-byte packet through an idle device, cycles (grey: round trips to the host)")
     longest = max(sum(stage.cycles for stage in way) for way in stages.values())
-    for number, ((width, way), parts) in enumerate(sorted(stages.items(), key=lambda item: (item[0][1] != "tx", item[0][0]))):
-        top, at = 46 + 66 * number, 90.0
-        svg.text(8, top + 18, f"{way.upper()} {width} bits")
+    order = sorted(stages.items(), key=lambda item: (item[0][1] != "tx", item[0][2] == "packed", item[0][3], item[0][0]))
+    for number, ((width, way, ring, feature), parts) in enumerate(order):
+        top, at = 46 + 66 * number, 190.0
+        svg.text(8, top + 12, f"{way.upper()} {width} bits, {ring}")
+        svg.text(8, top + 25, feature, size=9)
         for index, stage in enumerate(parts):
             length = stage.cycles / longest * 750
-            svg.rect(at, top, length, 26, "#c8c8c8" if stage.host else _COLOURS[index // 2 % len(_COLOURS)])
+            svg.rect(at, top, length, 26, "#c8c8c8" if stage.host else COLOURS[index // 2 % len(COLOURS)])
             svg.text(at + length / 2, top + 17, f"{stage.cycles:.0f}", anchor="middle", size=10,
                      colour="#222" if stage.host else "white")
             if not stage.host:

@@ -20,21 +20,21 @@ def _cells(row):
     """Return the cells of a row as text, the verdict last."""
     sign = "≥ " if row.at_least else "≤ "
     ratio = "-" if not row.limit else f"{row.value / row.limit:.2f}"
-    return [row.quantity, str(row.width), "-" if row.frame_size is None else str(row.frame_size),
+    return [row.quantity, str(row.width), row.ring, str(row.queues), "-" if row.frame_size is None else str(row.frame_size),
             str(row.host_latency_cycles), _number(row.batch), f"{_number(row.value)} {row.unit}", _number(row.peer),
             _number(row.limit), ratio, "-" if row.target is None else sign + _number(row.target),
             {True: "met", False: "MISSED", None: ""}[row.met]]
 
 
-_HEAD = ("quantity", "bits", "frame", "latency", "batch", "unvirt", "peer", "limit", "of limit", "target", "")
+_HEAD = ("quantity", "bits", "ring", "pairs", "frame", "latency", "batch", "unvirt", "peer", "limit", "of limit", "target", "")
 
 
 def table(rows):
     """Return the rows as a table for the screen."""
-    out = Table(title="unvirt, split ring of 1024, one descriptor a packet, closed loop, driver polls; cycles of 250 MHz",
+    out = Table(title="unvirt, one descriptor a packet, closed loop, driver polls; cycles of 250 MHz",
                 box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(_HEAD):
-        out.add_column(name, justify="left" if number in (0, 10) else "right", no_wrap=number != 0)
+        out.add_column(name, justify="left" if name in ("quantity", "ring", "") else "right", no_wrap=number != 0)
     for row in rows:
         style = {True: "green", False: "bold red", None: ""}[row.met]
         *cells, verdict = _cells(row)

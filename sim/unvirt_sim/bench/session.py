@@ -1,32 +1,24 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A device brought up by the reference driver and then loaded in a closed loop."""
 
-from dataclasses import dataclass, field
+import random
 
+from ..driver.control import ControlDriver
 from ..driver.device import VirtioDevice
-from ..driver.spec import Feature, mask
+from ..driver.spec import CtrlAck, NetConfig
 from ..harness import Simulation
 from ..harness_host import HarnessHost, run_driver
 from .link import LINKS
-from .rings import BulkRing, RingMismatch
+from .load import HEADER, Run, flow_frame, plain_frame
+from .rings import RingMismatch, bulk_ring
 
-__all__ = ["Load", "Run", "Session", "BenchFailed", "FramesLost", "at_highest_rate", "HEADER",
-           "PUBLISHED"]
-
-HEADER = 12
-"""Bytes of a virtio header with VERSION_1."""
-
-_WANTED = mask(Feature.VERSION_1, Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.MRG_RXBUF, Feature.MAC,
-               Feature.STATUS)
+__all__ = ["BenchFailed", "FramesLost", "Session", "at_highest_rate"]
 
 _DEVICE_CONTROL = 0x2000 | 1 << 8 | 1 << 5 | 1 << 4
 """MRRS 512, extended tags, MPS 256, relaxed ordering allowed."""
 
 _STEP = 64
 """Cycles between two looks of the driver at its rings."""
-
-PUBLISHED = 128
-"""Buffers that the driver gathers before it publishes them, in rings large enough."""
 
 
 class BenchFailed(Exception):
@@ -65,45 +57,6 @@ def at_highest_rate(run, beats):
     return best
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What is sent: ``transmit`` and ``receive`` frames of ``frame`` bytes, the rings kept full."""
-
-    frame: int = 64
-    transmit: int = 0
-    receive: int = 0
-    ring: int = 1024
-    interrupts: bool = False
-    reach: int = 64               # received frames on their way at most
-    period: float = 0.0           # cycles between received frames at least
-
-    @property
-    def buffer(self):
-        """Return the bytes of a buffer, virtio header included."""
-        return HEADER + self.frame
-
-
-@dataclass
-class Run:
-    """What was seen of a load: every TLP and frame from the first doorbell to the last used index."""
-
-    load: Load
-    width: int
-    link: object
-    latency: int
-    records: list = field(repr=False)
-    rings: dict = field(repr=False)     # "tx", "rx" -> BulkRing
-    begin: int = 0
-    end: int = 0
-    counters: dict = field(default_factory=dict)
-
-
-def _frame(number, size):
-    """Return a frame that tells its number."""
-    head = b"\x02unvir\x02bench\x88\xb5" + number.to_bytes(4, "little")
-    return (head + bytes((number + i) & 0xFF for i in range(size - len(head))))[:size]
-
-
 class Session:
     """A simulated device with its driver, ready for loads one after the other.
 
@@ -117,18 +70,28 @@ class Session:
         Other than the usual one of this width.
     latency : int
         Cycles from a read's arrival at the host to its completion.
+    cut : str
+        Where the host cuts completions: "large" (at the largest payload) or "rcb" (at every 64 bytes).
     seed : int
     """
 
     def __init__(self, library, *, width, link=None, latency=0, cut="large", seed=1):
-        self.width, self.latency = width, latency
-        self.link = link or LINKS[width]
-        self.simulation = Simulation(library, link=self.link.config(latency=latency, cut=cut), seed=seed)
-        self.simulation.run(3000)
-        self.host = HarnessHost(self.simulation, low_memory=True)
-        self.device = run_driver(VirtioDevice.find(self.host))
-        express = run_driver(self._express())
-        self.simulation.config_write(express + 8, 2, _DEVICE_CONTROL)
+        link = link or LINKS[width]
+        simulation = Simulation(library, link=link.config(latency=latency, cut=cut), seed=seed)
+        simulation.run(3000)
+        self._attach(simulation, HarnessHost(simulation, low_memory=True), width=width, link=link, latency=latency, cut=cut, seed=seed)
+
+    def _attach(self, simulation, host, *, width, link, latency, cut, seed):
+        """Bring up what is on ``simulation``, a :class:`Simulation` or what behaves like one."""
+        self.width, self.link, self.latency, self.cut, self._seed = width, link, latency, cut, seed
+        self.simulation, self.host = simulation, host
+        self.device = self._drive(VirtioDevice.find(host))
+        express = self._drive(self._express())
+        self._drive(host.config_write(0, express + 8, 2, _DEVICE_CONTROL))
+
+    def _drive(self, coroutine):
+        """Run a coroutine of the reference driver to its end."""
+        return run_driver(coroutine)
 
     async def _express(self):
         offset = await self.host.config_read(0, 0x34, 1)
@@ -136,33 +99,62 @@ class Session:
             offset = await self.host.config_read(0, offset + 1, 1)
         return offset
 
-    def start(self, load, *, queues=None):
-        """Bring the device up and return its rings by name; receive buffers are in place.
+    def start(self, load, *, queues=None, length=None):
+        """Bring the device up and return its rings by direction; receive buffers are in place.
 
-        ``queues`` names the virtqueues to use; even ones receive.
+        ``queues`` names the virtqueues to use by name of their rings instead; even ones receive. ``length`` gives the bytes of the transmit
+        buffers of a queue, instead of the load's.
         """
-        queues = queues or ({"rx": 0} if load.receive else {}) | {"tx": 1}
-        numbers = run_driver(self._bring_up(load, queues))
+        numbers = self._drive(self._bring_up(load, queues or load.queue_numbers()))
         rings = {}
-        for name, queue in numbers.items():
-            rings[name] = ring = BulkRing(self.simulation, self.host, queue, length=load.buffer,
-                                          writable=queue.index % 2 == 0, interrupts=load.interrupts)
-            if ring.writable:
-                ring.publish(ring.size)
-            else:
-                for slot in range(ring.size):
-                    ring.store(slot, bytes(HEADER) + _frame(slot, load.frame))
+        for name, several in numbers.items():
+            rings[name] = []
+            for queue in several:
+                writable = queue.index % 2 == 0
+                alignment = random.Random(f"{self._seed} {queue.index}") if load.unaligned else None
+                ring = bulk_ring(self.simulation, self.host, queue, writable=writable, interrupts=load.interrupts, alignment=alignment,
+                                 length=load.buffer if writable or length is None else length(queue))
+                if writable:
+                    ring.publish(ring.size)
+                else:
+                    for slot in range(ring.size):
+                        ring.store(slot, bytes(HEADER) + self.transmitted(load, ring, slot, ring.length - HEADER))
+                rings[name].append(ring)
         self.simulation.run(3000 + 4 * self.latency)
+        if load.queues > 1:
+            self.simulation.run(64 * load.queues)
         return rings
 
     async def _bring_up(self, load, queues):
         device = self.device
-        await device.negotiate(_WANTED)
+        await device.negotiate(load.features)
         await device.use_msix([0, 1])
         await device.set("config_msix_vector", 0)
-        out = {name: await device.setup_queue(number, size=load.ring, vector=1) for name, number in queues.items()}
+        out = {name: [await device.setup_queue(number, size=load.ring, vector=1) for number in numbers]
+               for name, numbers in queues.items()}
+        control = None
+        if load.queues > 1:
+            control = await device.setup_queue(2 * await device.config(NetConfig.MAX_VIRTQUEUE_PAIRS, 2), size=16)
         await device.driver_ok()
+        if control:
+            answer = await ControlDriver(self.host, control, random.Random(self._seed)).set_pairs(load.queues)
+            if answer != CtrlAck.OK:
+                raise BenchFailed(f"The device does not take {load.queues} queue pairs")
         return out
+
+    @staticmethod
+    def transmitted(load, ring, number, size):
+        """Return the frame in buffer ``number`` of a transmit ring."""
+        if load.queues == 1:
+            return plain_frame(number, size)
+        return flow_frame(ring.index // 2, load.queues, number, size)
+
+    @staticmethod
+    def received(load, number):
+        """Return the frame that is given to the device as number ``number`` of all: queue pairs take turns."""
+        if load.queues == 1:
+            return plain_frame(number, load.frame)
+        return flow_frame(number % load.queues, load.queues, number, load.frame)
 
     def run(self, load, *, progress=lambda part: None):
         """Run a load until each direction has made its number of frames, all kept busy until the last has; return what was seen.
@@ -175,54 +167,66 @@ class Session:
         sim = self.simulation
         rings = self.start(load)
         goals = {name: goal for name, goal in (("tx", load.transmit), ("rx", load.receive)) if goal}
+        done = dict.fromkeys(goals, 0)
         sim.record()
         begin = sim.cycle
         if load.receive:
-            sim.pace_frames(rings["rx"].used + 2, load.reach, load.period)
+            sim.pace_frames([ring.watched for ring in rings["rx"]], load.reach, load.period)
         if load.transmit:
-            rings["tx"].publish(load.ring)
-        refill = max(1, min(PUBLISHED, load.ring // 4))
-        offered = received = quiet = 0
-        while any(rings[name].done < goal for name, goal in goals.items()):
-            while load.receive and offered - received < 2 * load.reach + _STEP:
-                sim.send_frame(_frame(offered, load.frame))
+            for ring in rings["tx"]:
+                ring.publish(load.burst or load.ring)
+        offered = quiet = 0
+        while any(done[name] < goal for name, goal in goals.items()):
+            while load.receive and offered - done["rx"] < 2 * load.reach + _STEP:
+                sim.send_frame(self.received(load, offered))
                 offered += 1
             sim.run(_STEP)
             if sim.counters["rx_dropped"]:
                 raise FramesLost("A received frame was dropped")
-            before = sum(ring.done for ring in rings.values())
+            before = sum(done.values())
             for name in goals:
-                ring = rings[name]
-                used = self._reap(ring)
-                if name == "rx":
-                    for slot, written in used:
-                        if (written != load.buffer
-                                or ring.load(slot, written)[HEADER:] != _frame(received, load.frame)):
-                            raise BenchFailed(f"Received frame {received} is not what was sent")
-                        received += 1
-                if ring.size - ring.backlog >= refill:
-                    ring.publish(ring.size - ring.backlog)
-            progress(min(rings[name].done / goal for name, goal in goals.items()))
-            quiet = 0 if sum(ring.done for ring in rings.values()) != before else quiet + _STEP
+                done[name] += sum(self._turn(load, ring, load.burst if name == "tx" else 0) for ring in rings[name])
+            progress(min(done[name] / goal for name, goal in goals.items()))
+            quiet = 0 if sum(done.values()) != before else quiet + _STEP
             if quiet > 20_000 + 8 * self.latency:
                 raise BenchFailed(f"Nothing moved for {quiet} cycles; "
-                                  f"{', '.join(f'{name} is at {rings[name].done}' for name in goals)}")
-        run = Run(load, self.width, self.link, self.latency, sim.records(), rings, begin, sim.cycle, sim.counters)
+                                  f"{', '.join(f'{name} is at {done[name]}' for name in goals)}")
+        run = Run(load, self.width, self.link, self.latency, sim.records(), rings, begin, sim.cycle, sim.counters, self.cut)
         self._check(run)
         return run
 
+    def _turn(self, load, ring, burst):
+        """Take back what is used of a ring, give it to the device again, and return how much it was."""
+        first = ring.done
+        used = self.reap(ring)
+        if ring.writable:
+            for number, (slot, written) in enumerate(used, first):
+                wanted = self.received(load, number * load.queues + ring.index // 2)
+                if written != load.buffer or ring.load(slot, written)[HEADER:] != wanted:
+                    raise BenchFailed(f"Received frame {number} of queue {ring.index} is not what was sent")
+        if burst:
+            if not ring.backlog:
+                ring.publish(burst)
+        elif ring.size - ring.backlog >= load.refill:
+            ring.publish(ring.size - ring.backlog)
+        return len(used)
+
     @staticmethod
-    def _reap(ring):
+    def reap(ring):
+        """Take back what is used of a ring."""
         try:
             return ring.reap()
         except RingMismatch as error:
             raise BenchFailed(str(error)) from error
 
     def _check(self, run):
-        load = run.load
-        for number, (_, data, aborted) in enumerate(self.simulation.take_frames()):
-            if aborted or data != _frame(number % load.ring, load.frame):
-                raise BenchFailed(f"Transmitted frame {number} is not what was given")
+        load, next_of = run.load, {}
+        rings = {ring.index // 2: ring for ring in run.rings["tx"]}
+        for _, data, aborted in self.simulation.take_frames():
+            pair = 0 if load.queues == 1 else int.from_bytes(data[38:40], "little")
+            number = next_of[pair] = next_of.get(pair, -1) + 1
+            if aborted or pair not in rings or data != self.transmitted(load, rings[pair], number % load.ring, load.frame):
+                raise BenchFailed(f"Transmitted frame {number} of queue pair {pair} is not what was given")
         if run.counters["rx_dropped"] or run.counters["tx_dropped"]:
             raise BenchFailed(f"{run.counters['rx_dropped']} received and {run.counters['tx_dropped']} transmitted "
                               f"frames were dropped")

@@ -163,8 +163,7 @@ struct Sim {
         Parameters& par = host.par;
         const Dws* down = host.down();
         if (down && !down_shown) {
-            down_shown = (down_beat != 0 || host.down_allowed()) && !host.chance(par.rx_gap, 1024);
-            if (down_shown && down_beat == 0) host.down_begun();
+            down_shown = !host.chance(par.rx_gap, 1024);
         }
         const bool valid = down && down_shown;
         dut.rx_tlp_valid = valid;
@@ -417,14 +416,17 @@ void unvirt_block(Sim* sim, int kind, int blocked) { sim->host.block_credits(kin
 void unvirt_mute(Sim* sim, uint64_t address, uint64_t size) {
     if (size) sim->host.mute.emplace_back(address, size); else sim->host.mute.clear();
 }
-// Frames are given to the device only while fewer than `window` of them are missing in the used index at `address`, at most one in
-// `period` / 1024 cycles.
-int unvirt_pace(Sim* sim, uint64_t address, uint32_t window, uint64_t period) {
-    Region* region = window ? sim->host.memory.find(address, 2) : nullptr;
-    if (window && (!region || region->window)) return 0;
-    sim->mac.pace(region ? region->data + (address - region->address) : nullptr, window, period);
+// What is used of this ring counts from now on: a split used ring, or the descriptors of a packed one.
+int unvirt_watch_used(Sim* sim, uint64_t address, uint64_t size, int packed) {
+    Region* region = sim->host.memory.find(address, size);
+    if (!region || region->window) return 0;
+    sim->host.used.watch(address, size, packed);
     return 1;
 }
+void unvirt_watch_none(Sim* sim) { sim->host.used.forget(); }
+// Frames are given to the device only while fewer than `window` of them are missing in the rings watched, at most one in
+// `period` / 1024 cycles.
+void unvirt_pace(Sim* sim, uint32_t window, uint64_t period) { sim->mac.pace(window, period); }
 void unvirt_record(Sim* sim, int on) { sim->host.recording = on; sim->host.records.clear(); }
 uint64_t unvirt_records(Sim* sim, const Record** out) {
     *out = sim->host.records.data();

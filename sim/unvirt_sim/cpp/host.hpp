@@ -12,6 +12,8 @@
 
 #include "memory.hpp"
 #include "tlp.hpp"
+#include "used.hpp"
+#include "wire.hpp"
 
 namespace unvirt {
 
@@ -48,10 +50,14 @@ struct Counters {
     uint64_t read_bytes = 0, write_bytes = 0, reads_in_flight = 0, most_reads_in_flight = 0;
 };
 
+// TLPs of the device that wait for the link or are on their way onto it, at most.
+constexpr size_t kWaiting = 7;
+
 class Host {
 public:
     Parameters par;
     Memory memory;
+    UsedCount used{memory};
     Counters count;
     std::deque<Message> messages;
     std::deque<Answer> answers;
@@ -84,7 +90,7 @@ public:
 
     // --- the link, device to host ---
     bool up_ready() {
-        if (up_debt_ > 4096 * 1024) return false;
+        if (up_wire_.waiting(cycle) >= kWaiting) return false;
         return !chance(par.tx_stall, 1024);
     }
 
@@ -92,9 +98,8 @@ public:
         if (trace) trace("up", dws);
         Tlp tlp = parse(dws);
         unsigned bytes = dws.size() * 4 + 8;
-        if (par.up_rate) up_debt_ += uint64_t(bytes) * 1024;
-        start_dllp(down_dllp_, par.down_rate ? &down_debt_ : nullptr);
-        uint64_t now = std::max(cycle + par.flight, up_arrival_);
+        start_dllp(down_dllp_, par.down_rate, down_wire_);
+        uint64_t now = std::max(up_wire_.send(cycle, bytes, par.up_rate) + par.flight, up_arrival_);
         up_arrival_ = now;
         unsigned expected = tlp.header + (tlp.with_data ? tlp.length : 0);
         if (dws.size() != expected)
@@ -115,15 +120,11 @@ public:
 
     // --- the link, host to device ---
     const Dws* down() const { return down_.empty() || down_.front().when > cycle ? nullptr : &down_.front().dws; }
-    // The first beat is shown: from now on the TLP occupies the link.
-    void down_begun() {
-        if (par.down_rate) down_debt_ += uint64_t(down_.front().dws.size() * 4 + 8) * 1024;
-    }
     void down_done() {
         const Dws& dws = down_.front().dws;
         if (trace) trace("down", dws);
         unsigned bytes = dws.size() * 4 + 8;
-        start_dllp(up_dllp_, par.up_rate ? &up_debt_ : nullptr);
+        start_dllp(up_dllp_, par.up_rate, up_wire_);
         Tlp tlp = parse(dws);
         record(tlp, kDownCompletion);
         int kind = tlp.kind == kCompletion ? 0 : tlp.kind == kMemoryRead ? 1 : tlp.kind == kMemoryWrite ? 2 : 3;
@@ -131,8 +132,6 @@ public:
         count.down_bytes[kind] += bytes;
         down_.pop_front();
     }
-    // The next TLP may follow in the cycle in which the one before it ends on the link.
-    bool down_allowed() const { return !par.down_rate || down_debt_ < par.down_rate; }
     void nonposted_freed() { if (nonposted_out_) nonposted_out_--; else complain("a non-posted credit came back that was not out"); }
 
     uint32_t limit(int kind) const { return limit_[kind] & (kind & 1 ? 0xfff : 0xff); }
@@ -144,8 +143,6 @@ public:
 
     void tick() {
         cycle++;
-        if (par.up_rate) up_debt_ -= std::min<uint64_t>(up_debt_, par.up_rate);
-        if (par.down_rate) down_debt_ -= std::min<uint64_t>(down_debt_, par.down_rate);
         while (!events_.empty() && events_.begin()->first <= cycle) {
             auto event = std::move(events_.begin()->second);
             events_.erase(events_.begin());
@@ -158,6 +155,7 @@ public:
         reads_.clear();
         generation_++;
         down_.clear();
+        up_wire_ = down_wire_ = Wire();
         pending_.clear();
         nonposted_out_ = 0;
         for (int i = 0; i < 6; i++) { limit_[i] = par.credits[i]; consumed_[i] = 0; owed_[i] = 0; }
@@ -187,7 +185,8 @@ private:
     std::set<unsigned> injected_;     // tags of injected requests; never given to others again
     std::map<unsigned, Read> reads_;
     unsigned next_tag_ = 0, nonposted_out_ = 0;
-    uint64_t visible_ = 0, up_arrival_ = 0, up_debt_ = 0, down_debt_ = 0, down_order_ = 0;
+    uint64_t visible_ = 0, up_arrival_ = 0, down_order_ = 0;
+    Wire up_wire_, down_wire_;
     uint64_t generation_ = 0;
     bool up_dllp_ = false, down_dllp_ = false;     // a latency timer runs
     uint32_t limit_[6], consumed_[6] = {0}, owed_[6] = {0};
@@ -201,12 +200,12 @@ private:
         return false;
     }
     // Acks and credits are gathered while the latency timer runs [PCIe 3.5.2.1, 2.6.1.2].
-    void start_dllp(bool& running, uint64_t* debt) {
-        if (running || !debt) return;
+    void start_dllp(bool& running, uint32_t rate, Wire& wire) {
+        if (running || !rate) return;
         running = true;
-        at(cycle + par.dllp_interval, [this, &running, debt] {
+        at(cycle + par.dllp_interval, [this, &running, rate, &wire] {
             running = false;
-            *debt += uint64_t(par.dllp_bytes) * 1024;
+            wire.occupy(cycle, par.dllp_bytes, rate);
         });
     }
     void record(const Tlp& tlp, unsigned base) {
@@ -267,6 +266,7 @@ private:
                 region->data[where - region->address] = uint8_t(data[i] >> 8 * byte);
             }
         }
+        used.written(address, data.size(), first, last);
     }
 
     void check_request(const Tlp& tlp, const char* what) {
@@ -379,7 +379,11 @@ private:
         }
     }
 
-    void queue_down(Dws dws) { down_.push_back({cycle + par.flight, std::move(dws)}); }
+    // A TLP is seen by the device when all of it has come.
+    void queue_down(Dws dws) {
+        uint64_t sent = down_wire_.send(cycle, dws.size() * 4 + 8, par.down_rate);
+        down_.push_back({sent + par.flight, std::move(dws)});
+    }
 
     void send_accesses() {
         while (!outgoing_.empty()) {

@@ -45,7 +45,7 @@ public:
     template <unsigned Lanes>
     bool receive(Host& host, uint8_t* data, uint8_t* keep, bool* last, bool* bad) {
         if (to_device.empty() || (sent_ == 0 && gap_)) { if (gap_) gap_--; return false; }
-        if (sent_ == 0 && used_index_ && frames_in() >= window_) return false;
+        if (sent_ == 0 && window_ && frames_ - host.used.total >= window_) return false;
         if (sent_ == 0 && period_ && 1024 * host.cycle < due_) return false;
         if (host.chance(host.par.mac_rx_gap, 1024)) return false;
         const auto& frame = to_device.front().bytes;
@@ -70,25 +70,21 @@ public:
         return true;
     }
 
-    // Frames wait while `window` of those given since now are not in the used index (null: never), and begin `period` / 1024
-    // cycles apart.
-    void pace(const uint8_t* used_index, unsigned window, uint64_t period) {
+    // Frames wait while `window` of those given since now are not used in the rings that the host watches (0: never), and begin
+    // `period` / 1024 cycles apart.
+    void pace(unsigned window, uint64_t period) {
         period_ = period;
         due_ = 0;
-        used_index_ = used_index;
         window_ = window;
-        frames_ = used_index ? used() : 0;
+        frames_ = 0;
     }
 
     unsigned interframe = 0;          // idle cycles between frames
     uint64_t last_sent = 0;
 
 private:
-    uint16_t used() const { return uint16_t(used_index_[0] | used_index_[1] << 8); }
-    unsigned frames_in() const { return uint16_t(frames_ - used()); }
-    const uint8_t* used_index_ = nullptr;
     unsigned window_ = 0;
-    uint16_t frames_ = 0;
+    uint64_t frames_ = 0;
     uint64_t begun_ = 0, period_ = 0, due_ = 0;
     std::vector<uint8_t> frame_, held_data_;
     uint64_t first_ = 0;

@@ -31,21 +31,26 @@ _MESSAGE, _ASSERT_INTA, _DEASSERT_INTA = 0x34, 0x20, 0x24
 
 
 class RawDevice(Device):
-    """The device under test on a simulated port: every TLP as bytes, in beats of ``width`` bits."""
+    """The device under test on a simulated port: every TLP as bytes, in beats of ``width`` bits.
 
-    def __init__(self, dut, width, *, nonposted_depth=16):
+    ``link`` is the generation and the lanes. ``seen`` is called with each TLP when its last beat passes: the bytes, and whether it came from
+    the device.
+    """
+
+    def __init__(self, dut, width, *, nonposted_depth=16, link=(3, 8)):
         super().__init__()
         # What the device advertises: posted writes and completions without limit.
         for name in _CREDITS:
             credit = getattr(self.upstream_port.fc_state[0], name)
             credit.rx_initial_allocation = credit.rx_credits_allocated = nonposted_depth if name == "nph" else 0
-        self.upstream_port.max_link_speed, self.upstream_port.max_link_width = 3, 8
+        self.upstream_port.max_link_speed, self.upstream_port.max_link_width = link
         self._dut, self._lanes = dut, width // 8
         self._down = deque()      # bytes of TLPs for the device
         self._waiting = deque()   # non-posted TLPs whose credit has not come free
         self._up, self._up_event = deque(), Event()
         self.interrupt = None     # awaited with the level that an INTA message brings
         self.violations = []
+        self.seen = lambda packet, up: None
         cocotb.start_soon(self._beats())
         cocotb.start_soon(self._send_up())
 
@@ -99,7 +104,7 @@ class RawDevice(Device):
             if following is not None and int(dut.rx_tlp_ready.value):
                 place = following
                 if place == len(self._down[0]):
-                    self._down.popleft()
+                    self.seen(self._down.popleft(), False)
                     place = 0
             if int(dut.tx_tlp_valid.value) and int(dut.tx_tlp_ready.value):
                 if bool(int(dut.tx_tlp_first.value)) != (not incoming):
@@ -108,6 +113,7 @@ class RawDevice(Device):
                 used = self._lanes - (4 * int(dut.tx_tlp_empty.value) if last else 0)
                 incoming += int(dut.tx_tlp_data.value).to_bytes(self._lanes, "little")[:used]
                 if last:
+                    self.seen(incoming, True)
                     self._up.append(incoming)
                     self._up_event.set()
                     incoming = b""
@@ -144,18 +150,41 @@ class RootComplexHost:
     """A :class:`~unvirt_sim.host.Host` on cocotbext-pcie; use :meth:`open` to make one.
 
     Allocations alternate between below and above 4 GiB.
+
+    Parameters
+    ----------
+    dut : cocotb handle of the top module
+    width : int
+        Data width of its ports in bits.
+    split : bool
+        Cut completions at every boundary where that is allowed.
+    nonposted_depth : int
+        Of the device.
+    period : int
+        Nanoseconds of a cycle.
+    link : tuple
+        Generation and lanes.
+    max_payload : int
+        That for which both ends of the link set their latency timers, bytes.
+    low_memory : bool
+        Allocate below 4 GiB only.
+    ethernet : bool
+        Be the far end of the Ethernet port, too.
     """
 
-    def __init__(self, dut, width, *, split=False, nonposted_depth=16):
-        self.dut = dut
+    def __init__(self, dut, width, *, split=False, nonposted_depth=16, period=_PERIOD, link=(3, 8), max_payload=128, low_memory=False,
+                 ethernet=True):
+        self.dut, self._period = dut, period
         self.rc = RootComplex()
         self.rc.split_on_all_rcb = split
         self.port = self.rc.make_port()
-        self.device = RawDevice(dut, width, nonposted_depth=nonposted_depth)
+        self.device = RawDevice(dut, width, nonposted_depth=nonposted_depth, link=link)
         self.device.interrupt = self._level
+        self.device.upstream_port.max_payload_size = self.port.downstream_port.max_payload_size = max_payload
         self.port.connect(self.device)
-        self.source = AxiStreamSource(AxiStreamBus.from_prefix(dut, "mac_rx"), dut.clk, dut.rst)
-        self.sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, "mac_tx"), dut.clk, dut.rst)
+        if ethernet:
+            self.source = AxiStreamSource(AxiStreamBus.from_prefix(dut, "mac_rx"), dut.clk, dut.rst)
+            self.sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, "mac_tx"), dut.clk, dut.rst)
         self.violations = self.device.violations
         self.function = None          # as the root complex enumerated it
         self._warnings = _Warnings(self.violations)
@@ -163,6 +192,7 @@ class RootComplexHost:
         high = self.rc.mem_address_space.create_pool(_HIGH_MEMORY, _ARENA)
         self._memory = [pool.alloc_region(_ARENA) for pool in (self.rc.mem_pool, high)]
         self._next = [region.get_absolute_address(0) for region in self._memory]
+        self._arenas = 1 if low_memory else len(self._memory)
         self._bases = list(self._next)
         self._live = {}               # address -> (size, writable)
         self._vectors = {}
@@ -174,15 +204,15 @@ class RootComplexHost:
             self.rc.register_rx_tlp_handler(kind, self._watched(self.rc.rx_tlp_handler[kind]))
 
     @classmethod
-    async def open(cls, dut, width, **options):
+    async def open(cls, dut, width, *, period=_PERIOD, **options):
         """Start the clock, reset the device, let the root complex enumerate the bus and return the host."""
         for name in ("rx_tlp_valid", "tx_tlp_ready", "hot_reset"):
             getattr(dut, name).value = 0
         dut.feature_mask.value = 0
         dut.link_up.value = dut.mac_link_up.value = dut.rst.value = 1
-        Clock(dut.clk, _PERIOD, "ns").start(start_high=False)
-        host = cls(dut, width, **options)
-        await Timer(20 * _PERIOD, "ns")
+        Clock(dut.clk, period, "ns").start(start_high=False)
+        host = cls(dut, width, period=period, **options)
+        await Timer(20 * period, "ns")
         await RisingEdge(dut.clk)
         dut.rst.value = 0
         await host.rc.enumerate()
@@ -223,7 +253,7 @@ class RootComplexHost:
     # Memory
 
     def alloc(self, size, align=64, *, writable=True):
-        turn = len(self._live) & 1
+        turn = len(self._live) % self._arenas
         start = -(-self._next[turn] // align) * align
         self._next[turn] = start + size + _HOLE
         if self._next[turn] > self._bases[turn] + _ARENA:
@@ -278,12 +308,12 @@ class RootComplexHost:
 
     async def _level(self, level):
         # A message does not pass the writes before it; these may still be on the simulated link.
-        await Timer(50 * _PERIOD, "ns")
+        await Timer(50 * self._period, "ns")
         self._intx = level
         self._changed.set()
 
     async def wait_interrupt(self, vector, cycles=100_000):
-        end = get_sim_time("step") + get_sim_steps(cycles * _PERIOD, "ns")
+        end = get_sim_time("step") + get_sim_steps(cycles * self._period, "ns")
         while True:
             if vector == -1:
                 if self._intx:
@@ -303,14 +333,14 @@ class RootComplexHost:
     # Time and Ethernet
 
     async def sleep(self, cycles):
-        await Timer(cycles * _PERIOD, "ns")
+        await Timer(cycles * self._period, "ns")
 
     async def send_frame(self, frame):
         await self.source.send(bytes(frame))
 
     async def receive_frame(self, cycles=100_000):
         if self.sink.empty():
-            await First(cocotb.start_soon(self.sink.wait()), Timer(cycles * _PERIOD, "ns"))
+            await First(cocotb.start_soon(self.sink.wait()), Timer(cycles * self._period, "ns"))
         if self.sink.empty():
             return None
         frame = self.sink.recv_nowait()

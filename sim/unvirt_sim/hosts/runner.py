@@ -14,6 +14,7 @@ from cocotb_tools.runner import get_runner
 from unvirt.verilog import generate, port_manifest
 
 from ..build import BuildError, verilator_environment
+from ..cache import locked
 from .pins import build_pins
 
 __all__ = ["SIMULATORS", "BenchFailed", "run_bench"]
@@ -51,18 +52,20 @@ def _build(simulator, config, folder, verilog):
     if (place / "built").exists():
         return place
     place.mkdir(parents=True, exist_ok=True)
-    source = place / "unvirt.v"
-    source.write_text(text)
-    sources = [source]
-    if simulator == "verilator":
-        sources.append(_ports_public(config, place))
-    get_runner(simulator).build(sources=sources, hdl_toplevel="unvirt", build_args=_ARGUMENTS[simulator], build_dir=place,
-                                timescale=("1ns", "1ps"), log_file=place / "build.log")
-    (place / "built").touch()
+    with locked(place):
+        if not (place / "built").exists():
+            source = place / "unvirt.v"
+            source.write_text(text)
+            sources = [source]
+            if simulator == "verilator":
+                sources.append(_ports_public(config, place))
+            get_runner(simulator).build(sources=sources, hdl_toplevel="unvirt", build_args=_ARGUMENTS[simulator], build_dir=place,
+                                        timescale=("1ns", "1ps"), log_file=place / "build.log")
+            (place / "built").touch()
     return place
 
 
-def run_bench(simulator, module, config, *, path, seed, folder="build/bench", verilog=None, **environment):
+def run_bench(simulator, module, config, *, path, seed, folder="build/bench", log_folder=None, verilog=None, **environment):
     """Run every cocotb test of a module on a device; raise unless at least one ran and all passed.
 
     Parameters
@@ -74,6 +77,10 @@ def run_bench(simulator, module, config, *, path, seed, folder="build/bench", ve
     config : DeviceConfig
     seed : int
         The tests find it in UNVIRT_SEED.
+    folder : Path
+        Where simulations are kept.
+    log_folder : Path, optional
+        Where log and results go, for those that run at the same time as others; by default beside the simulation.
     verilog : str, optional
         Text of a top module ``unvirt`` to simulate instead of the generated one.
     environment
@@ -91,10 +98,11 @@ def run_bench(simulator, module, config, *, path, seed, folder="build/bench", ve
     search = [str(Path(path).resolve()), *sys.path]      # becomes that of the simulation
     with mock.patch.dict(os.environ, verilator_environment()), mock.patch.object(sys, "path", search):
         place = _build(simulator, config, folder, verilog)
-        log = place / f"{module}.log"
+        results_folder = Path(log_folder or place)
+        log = results_folder / f"{module}.log"
         results = get_runner(simulator).test(
             test_module=module, hdl_toplevel="unvirt", hdl_toplevel_lang="verilog", build_dir=place, test_dir=place,
-            seed=seed, extra_env=variables, results_xml=str(place / f"{module}.xml"), log_file=log)
+            seed=seed, extra_env=variables, results_xml=str(results_folder / f"{module}.xml"), log_file=log)
     ran, failed = get_results(results) if Path(results).exists() else (0, 0)
     if not ran or failed:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-60:])
