@@ -5,7 +5,7 @@
     index answers ---+--> one row at a time +--> ring reads
     lines finished --+                     +--> used flags (NO_NOTIFY) or avail_event
 
-Per row: `known` (index read last) and `fetched` (first entry not yet requested), one index read and one ring read in flight.
+Per row: `known` (index read last) and `fetched` (first entry not yet requested), one index read and a few ring reads in flight.
 """
 
 from amaranth import *
@@ -22,6 +22,9 @@ from .slots import SlotBudget
 
 __all__ = ["AvailController"]
 
+_WORTH_A_LINE = 16
+"""Entries for which a line is read although others of the row are under way."""
+
 
 class AvailRow(data.Struct):
     """State of a row on the available side; all zero after a reset."""
@@ -29,7 +32,7 @@ class AvailRow(data.Struct):
     known:         16
     fetched:       16
     index_pending: 1      # an index read is in flight
-    ring_pending:  1      # ring entries are being fetched or parsed
+    lines:         3      # of ring entries that are being fetched or parsed
     stale:         1      # a doorbell came after the last index read was asked for
     silent:        1      # the driver does not notify: it was told so, or avail_event lies behind its index
 
@@ -46,8 +49,8 @@ class AvailController(wiring.Component):
 
     Parameters
     ----------
-    rows, slots, window : int
-        Rows, chain slots and positions that one row may hold.
+    rows, slots, window, lines : int
+        Rows, chain slots; positions that one row may hold, and lines of ring entries that it may have under way, at most seven.
 
     Members
     -------
@@ -81,7 +84,8 @@ class AvailController(wiring.Component):
     violation, idle : ``Out(1)``
     """
 
-    def __init__(self, *, data_width, rows, slots, window):
+    def __init__(self, *, data_width, rows, slots, window, lines):
+        self._lines = lines
         self._data_width = data_width
         self._rows = rows
         self._slots = slots
@@ -209,7 +213,7 @@ class AvailController(wiring.Component):
                 with m.If(is_answer):
                     m.d.sync += now.index_pending.eq(0)
                 with m.If(is_finished):
-                    m.d.sync += now.ring_pending.eq(0)
+                    m.d.sync += now.lines.eq(found.lines - 1)
                 m.next = "JUDGE"
 
             with m.State("JUDGE"):
@@ -277,7 +281,8 @@ class AvailController(wiring.Component):
                     m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
                     smallest = chosen
                 m.d.sync += count.eq(smallest)
-                with m.If(now.ring_pending | (pending == 0)):
+                # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost.
+                with m.If((now.lines == self._lines) | (pending == 0) | ((now.lines != 0) & (smallest < _WORTH_A_LINE))):
                     m.d.sync += count.eq(0)
                 m.next = "RING"
 
@@ -288,8 +293,7 @@ class AvailController(wiring.Component):
                     m.next = "INDEX"
                 with m.Elif(self.ring_reads.ready):
                     m.d.comb += budget.reserve.eq(count)
-                    m.d.sync += [now.fetched.eq(now.fetched + count), now.ring_pending.eq(1),
-                                 pending.eq(pending - count)]
+                    m.d.sync += [now.fetched.eq(now.fetched + count), now.lines.eq(now.lines + 1), pending.eq(pending - count)]
                     m.next = "INDEX"
 
             with m.State("INDEX"):
@@ -309,12 +313,14 @@ class AvailController(wiring.Component):
                 mine = self.row_drain.fetch & (row == self.row_drain.row)
                 m.d.comb += [
                     state.write_valid.eq(~(mine & self.row_clean)),
-                    coming.write_value.eq(config.enabled & ((pending != 0) | now.ring_pending | now.index_pending)),
+                    coming.write_value.eq(config.enabled & ((pending != 0) | (now.lines != 0) | now.index_pending)),
                 ]
                 m.next = "IDLE"
-                with m.If(mine & ~config.enabled & ~now.index_pending & ~now.ring_pending):
+                with m.If(mine & ~config.enabled & ~now.index_pending & (now.lines == 0)):
                     m.d.sync += self.row_clean.eq(1)
-                with m.If((again | ((pending != 0) & ~now.ring_pending)) & config.enabled & ~self.drain):
+                # With lines under way the end of one brings the row back; it comes by itself while it can go on.
+                more = (pending != 0) & ((now.lines == 0) | ((count != 0) & (now.lines != self._lines)))
+                with m.If((again | more) & config.enabled & ~self.drain):
                     m.next = "AGAIN"
 
             with m.State("AGAIN"):

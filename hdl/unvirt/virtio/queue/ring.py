@@ -14,6 +14,7 @@ from ..contract import QueueConfigPort, row_width
 from .chains import ChainAdd
 from .contract import RowDrain
 from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
+from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["RingParser"]
 
@@ -22,9 +23,9 @@ class RingParser(wiring.Component):
     """Turns lines of available ring entries into chains and descriptor reads.
 
     One head per cycle while the word lasts; a word costs two cycles, a line four, a descriptor read two. A descriptor read covers
-    consecutive heads within one 128-byte line of the table. When the row may not have more descriptor reads in flight, the
-    line goes to the tail and is taken up again at the head where it stopped. A head at or above the queue size is a violation [virtio 2.7.5].
-    While ``drain``, and for a row that is reset, lines are given back unread.
+    consecutive heads within one 128-byte line of the table. When the row may not have more descriptor reads in flight, or an earlier line of
+    the row is not parsed yet, the line goes to the tail and is taken up again at the head where it stopped. A head at or above the
+    queue size is a violation [virtio 2.7.5]. While ``drain``, and for a row that is reset, lines are given back unread.
 
     Members
     -------
@@ -41,7 +42,8 @@ class RingParser(wiring.Component):
         All heads of the line are chains now.
     unused : ``Out``
         Number of reserved slots given back in this cycle.
-    violation : ``Out(1)``
+    violation, idle : ``Out(1)``
+    sweep : ``In``
     """
 
     def __init__(self, *, data_width, rows, contexts):
@@ -64,6 +66,7 @@ class RingParser(wiring.Component):
             "unused": Out(7),
             "violation": Out(1),
             "idle": Out(1),
+            "sweep": In(Sweep(rows)),
         })
 
     def elaborate(self, platform):
@@ -79,6 +82,9 @@ class RingParser(wiring.Component):
         m.submodules.waiting = waiting = Queue(job_shape, max(2, self._contexts // 16))
         job = Signal(job_shape)
         answer = job.answer
+        # Position of the entry that is the next to become a chain.
+        m.submodules.following = following = RowMemory(16, rows=self._rows, readers=1)
+        connect_sweep(m, self.sweep, (following,))
         index = Signal(7)
         run_first = Signal(16)
         run_start = Signal(7)
@@ -109,18 +115,22 @@ class RingParser(wiring.Component):
             self.reads.payload.length.eq(run_count << 4),
             self.reads.payload.position.eq(answer.position + run_start),
             self.reads.payload.count.eq(run_count),
+            following.read_row[0].eq(answer.row),
+            following.write_row.eq(answer.row),
+            following.write_valid.eq(self.chains.valid & self.chains.ready),
+            following.write_value.eq(self.chains.payload.position + 1),
             self.finished.payload.eq(answer.row),
             self.free.context.eq(answer.context),
             self.free.row.eq(answer.row),
         ]
 
-        def retry(start):
-            """Send the line to the tail; entries before `index` keep their slots."""
+        def retry(start, added):
+            """Send the line to the tail; entries before ``added`` keep their slots."""
             m.d.comb += [
                 waiting.i.valid.eq(1),
                 waiting.i.payload.answer.eq(answer),
                 waiting.i.payload.start.eq(start),
-                waiting.i.payload.added.eq(index),
+                waiting.i.payload.added.eq(added),
             ]
 
         def finish():
@@ -151,8 +161,15 @@ class RingParser(wiring.Component):
                 with m.Else():
                     m.next = "ASK_WORD"
             with m.State("ASK_WORD"):
-                m.d.comb += self.port.valid.eq(1)
-                with m.If(self.port.ready):
+                # Lines come as they are answered, and become chains in the order of the ring.
+                added = Mux(index > job.added, index, job.added)
+                turn = (added == answer.count) | (following.read_value[0] == (answer.position + added)[:16])
+                m.d.comb += self.port.valid.eq(turn)
+                with m.If(~turn):
+                    retry(job.start, job.added)
+                    with m.If(waiting.i.ready):
+                        m.next = "IDLE"
+                with m.Elif(self.port.ready):
                     m.next = "TAKE_WORD"
             with m.State("TAKE_WORD"):
                 m.d.sync += word.eq(self.port.data)
@@ -181,7 +198,7 @@ class RingParser(wiring.Component):
                 with m.If(drain):
                     m.next = "ABANDON"
                 with m.Elif(~self.room):
-                    retry(run_start)
+                    retry(run_start, Mux(index > job.added, index, job.added))
                     with m.If(waiting.i.ready):
                         m.next = "IDLE"
                 with m.Else():

@@ -54,14 +54,15 @@ class SplitSide(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.avail = avail = AvailController(**self._sizes, slots=self._slots, window=self._window)
+        m.submodules.avail = avail = AvailController(**self._sizes, slots=self._slots, window=self._window,
+                                                       lines=max(1, self._contexts // 32))
         m.submodules.ring = ring = RingParser(**self._sizes, contexts=self._contexts)
         side = self.side
         connect(m, flipped(side.visits), avail.visits)
         connect(m, avail.again, flipped(side.again))
         connect(m, avail.flags, flipped(side.flags))
         connect(m, avail.config, flipped(side.config))
-        connect_sweep(m, side.sweep, (avail,))
+        connect_sweep(m, side.sweep, (avail, ring))
         connect(m, avail.index_reads, flipped(self.index_reads))
         connect(m, flipped(self.index_answers), avail.index_answers)
         connect(m, avail.ring_reads, flipped(self.ring_reads))
