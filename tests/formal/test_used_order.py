@@ -4,7 +4,6 @@
 import sys
 from pathlib import Path
 
-import pytest
 from amaranth import *
 from amaranth.asserts import AnyConst, AnySeq
 from amaranth.hdl import Assert, Assume, Cover
@@ -107,12 +106,6 @@ MEANT = UsedElement(2).const({"row": 1, "head": 0xF, "written": 0xF, "more": 1})
 def test_elements_then_index_then_word_of_it(tmp_path):
     """Bounded: 12 cycles; over the end of the ring."""
     prove(SplitSpec(), tmp_path, mode="bmc", depth=12, map_memories=True)
-
-
-@pytest.mark.slow
-def test_elements_then_index_then_word_of_it_for_longer(tmp_path):
-    """Bounded: 14 cycles."""
-    prove(SplitSpec(), tmp_path, mode="bmc", depth=14, map_memories=True)
 
 
 def test_bursts_of_both_rows_are_reached(tmp_path):
