@@ -97,15 +97,23 @@ def _split_costs(cost, refill, fetch, used, rearms):
     cost.write(2, rearms)
 
 
+def _around(mean):
+    """Return (number, part) of the whole numbers below and above, so that their mean is this one."""
+    below = int(mean)
+    return [(below, 1 - (mean - below)), (below + 1, mean - below)]
+
+
 def _packed_costs(cost, refill, reads, used, rearms):
     """Add what a packet of a packed ring costs beside its data.
 
     Of ``reads`` of the ring, one for each re-arming (enabling and disabling) is the further look that must follow, the others fetch.
     """
     fetch = max(1.0, 1 / max(reads - rearms / 2, 1 / refill))
-    cost.read(4 * _whole(fetch * DESCRIPTOR / 4), 1 / fetch)
+    for number, part in _around(fetch):
+        cost.read(number * DESCRIPTOR, part / fetch)
     cost.read(DESCRIPTOR, rearms / 2)
-    cost.write(4 * _whole((used * DESCRIPTOR - DESCRIPTOR // 2) / 4), 1 / used)
+    for number, part in _around(used):
+        cost.write(number * DESCRIPTOR - DESCRIPTOR // 2, part / used)
     cost.write(EVENT, rearms)
 
 
