@@ -148,6 +148,15 @@ def _traffic(wanted, link, make):
     run_driver(Traffic(simulation, host, driver, rng=random.Random(1), count=60, sizes=SHORT, outstanding=24, window=12).run())
 
 
+def _wraps(wanted, queue_size, make):
+    """Indices beyond 8192, in a ring that wraps all the time."""
+    simulation, host = make(link=LINKS["quick"])
+    driver = run_driver(NetDriver.find(host))
+    run_driver(driver.start(queue_size=queue_size, interrupts="poll", wanted=wanted))
+    run_driver(Traffic(simulation, host, driver, rng=random.Random(1), count=8300, sizes=(14, 64), outstanding=min(queue_size, 24), window=12,
+                       pause=200).run())
+
+
 def _jumbo(wanted, make):
     _, host = make()
     rng = random.Random(1)
@@ -172,6 +181,8 @@ def _cases():
         yield f"traffic: {link}, {ring}", partial(_traffic, wanted, config)
     for ring, wanted in RINGS.items():
         yield f"jumbo frames: {ring}", partial(_jumbo, wanted)
+        for queue_size in (4, 64):
+            yield f"wraps: ring of {queue_size}, {ring}", partial(_wraps, wanted, queue_size)
     for name in SCENARIOS:
         for ring, wanted in (("split", WANTED), ("packed", PACKED)):
             if name not in OF_LARGER_DEVICES and (ring == "split" or name not in SPLIT_ONLY):
@@ -187,8 +198,8 @@ def _is_long(name):
     return name.startswith(LENGTHY) and not name.startswith(SHORT_EXAMPLES)
 
 
-LENGTHY = ("traffic: ", "scenario: masks", "resets: ", "races: ", "adversary: ", "order: ", "reads: ", "interrupts: ", "multiqueue: answers",
-           "faults: failing_reads (2")
+LENGTHY = ("traffic: ", "wraps: ", "scenario: masks", "resets: ", "races: ", "adversary: ", "order: ", "reads: ", "interrupts: ",
+           "multiqueue: answers", "faults: failing_reads (2")
 SHORT_EXAMPLES = ("traffic: quick", "traffic: stalls, packed in order", "order: few_credits (many", "resets: reset_under_traffic (virtio",
                   "reads: suppression", "reads: buffers", "interrupts: used_event", "interrupts: suppressed", "interrupts: each_event")
 CASES = {name: case for name, case in _cases() if not _is_long(name)}
