@@ -43,10 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: a ``value`` that JSON can hold or, after two attempts, the ``error`` in a sentence.
-
-    ``died`` tells a worker that went away from a function that raised.
-    """
+    """What became of a job: a ``value`` that JSON can hold or, after two attempts, the ``error``; ``died``: because its worker did."""
 
     value: object = None
     error: str | None = None

@@ -4,6 +4,7 @@
 Every ``await`` runs the simulation; there is no event loop, :func:`run_driver` steps the coroutine to its end.
 """
 
+import itertools
 from collections import defaultdict
 
 from .harness import Event
@@ -13,7 +14,8 @@ __all__ = ["HarnessHost", "run_driver"]
 
 _MESSAGES = 0xFEE0_0000
 _MEMORY = 0x1000_0000
-_HIGH_MEMORY = 0x12_0000_0000
+_HIGH_MEMORY = (0x5A5A_5A12_0000_0000, 0xA5A5_A5ED_0000_0000)
+"""Each bit of the upper half is 1 in one of them: a bit that is lost leads elsewhere."""
 _BARS = 0x8_0000_0000
 
 
@@ -29,7 +31,7 @@ def run_driver(coroutine):
 class HarnessHost:
     """A host on :class:`~unvirt_sim.harness.Simulation`.
 
-    Allocations alternate between below and above 4 GiB, so that both header forms are used.
+    Allocations alternate between below and above 4 GiB, so that both header forms are used; those above between two places.
 
     Parameters
     ----------
@@ -41,8 +43,8 @@ class HarnessHost:
     def __init__(self, simulation, *, low_memory=False):
         self.simulation = simulation
         simulation.add_message_window(_MESSAGES, 0x1_0000)
-        self._next = [_MEMORY] if low_memory else [_MEMORY, _HIGH_MEMORY]
-        self._turn = 0
+        self._next = {place: place for place in (_MEMORY, *_HIGH_MEMORY)}
+        self._turn = itertools.cycle((_MEMORY,) if low_memory else (_HIGH_MEMORY[0], _MEMORY, _HIGH_MEMORY[1], _MEMORY))
         self._sizes = {}
         self._seen = defaultdict(int)
         self._taken = defaultdict(int)
@@ -64,10 +66,10 @@ class HarnessHost:
         return _BARS
 
     def alloc(self, size, align=64, *, writable=True):
-        self._turn = (self._turn + 1) % len(self._next)
-        start = -(-self._next[self._turn] // align) * align
+        place = next(self._turn)
+        start = -(-self._next[place] // align) * align
         # A hole after each allocation catches accesses beyond it.
-        self._next[self._turn] = start + size + 256
+        self._next[place] = start + size + 256
         self.simulation.map_memory(start, max(size, 1), writable=writable)
         self._sizes[start] = max(size, 1)
         return start

@@ -63,7 +63,8 @@ class Mutation:
         cell = re.sub(r"\.cc:\d+|\$\d+$", "", made) or path.pop()
         block = ".".join(path)
         named = f"{values['wire'].removeprefix('core.')}[{values['wirebit']}], " if "wire" in values else ""
-        return cls(number, values["mode"], block, f"{named}{values['port']}[{values['portbit']}] of {cell}", ", ".join(sources))
+        condition = f" while bit {values['ctrlbit']} is {values['mode'][-1]}" if "ctrlbit" in values else ""
+        return cls(number, values["mode"], block, f"{named}{values['port']}[{values['portbit']}] of {cell}{condition}", ", ".join(sources))
 
 
 def mutated(config, *, count, seed):

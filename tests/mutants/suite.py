@@ -20,7 +20,7 @@ import pytest
 from hypothesis import Phase
 from unvirt.config import preset
 from unvirt_sim.driver.net import PACKED, WANTED, NetDriver
-from unvirt_sim.driver.scenarios import SCENARIOS, SPLIT_ONLY
+from unvirt_sim.driver.scenarios import SCENARIOS, SPLIT_ONLY, exchange
 from unvirt_sim.harness import Simulation
 from unvirt_sim.harness_host import HarnessHost, run_driver
 from unvirt_sim.link import LinkConfig
@@ -29,7 +29,7 @@ SYSTEM = Path(__file__).parents[1] / "system"
 if str(SYSTEM) not in sys.path:
     sys.path.append(str(SYSTEM))
 
-from settings import RINGS, TIMEOUT  # noqa: E402
+from settings import ANY_LENGTH, RINGS, TIMEOUT  # noqa: E402
 from test_device_adversary import RINGS as EPISODES  # noqa: E402
 from test_device_adversary import episodes  # noqa: E402
 from test_traffic import LINKS  # noqa: E402
@@ -148,6 +148,24 @@ def _traffic(wanted, link, make):
     run_driver(Traffic(simulation, host, driver, rng=random.Random(1), count=60, sizes=SHORT, outstanding=24, window=12).run())
 
 
+def _wraps(wanted, queue_size, make):
+    """Indices beyond 8192, in a ring that wraps all the time."""
+    simulation, host = make(link=LINKS["quick"])
+    driver = run_driver(NetDriver.find(host))
+    run_driver(driver.start(queue_size=queue_size, interrupts="poll", wanted=wanted))
+    run_driver(Traffic(simulation, host, driver, rng=random.Random(1), count=8300, sizes=(14, 64), outstanding=min(queue_size, 24), window=12,
+                       pause=200).run())
+
+
+def _jumbo(wanted, make):
+    _, host = make()
+    rng = random.Random(1)
+    driver = run_driver(NetDriver.find(host))
+    run_driver(driver.start(queue_size=32, interrupts="poll", wanted=wanted & ANY_LENGTH))
+    for size, lengths in ((2100, [9100]), (4200, [100, 4200]), (8180, [4096, 5000]), (9018, [64, 9000])):
+        run_driver(exchange(host, driver, out=[rng.randbytes(size)], incoming=[rng.randbytes(size)], post=[lengths]))
+
+
 def _scenario(name, wanted, make):
     run_driver(SCENARIOS[name](make()[1], 1, wanted))
 
@@ -161,6 +179,10 @@ def _cases():
     """Yield every (name, case)."""
     for (link, config), (ring, wanted) in itertools.product(LINKS.items(), RINGS.items()):
         yield f"traffic: {link}, {ring}", partial(_traffic, wanted, config)
+    for ring, wanted in RINGS.items():
+        yield f"jumbo frames: {ring}", partial(_jumbo, wanted)
+        for queue_size in (4, 64):
+            yield f"wraps: ring of {queue_size}, {ring}", partial(_wraps, wanted, queue_size)
     for name in SCENARIOS:
         for ring, wanted in (("split", WANTED), ("packed", PACKED)):
             if name not in OF_LARGER_DEVICES and (ring == "split" or name not in SPLIT_ONLY):
@@ -176,8 +198,8 @@ def _is_long(name):
     return name.startswith(LENGTHY) and not name.startswith(SHORT_EXAMPLES)
 
 
-LENGTHY = ("traffic: ", "scenario: masks", "resets: ", "races: ", "adversary: ", "order: ", "reads: ", "interrupts: ", "multiqueue: answers",
-           "faults: failing_reads (2")
+LENGTHY = ("traffic: ", "wraps: ", "scenario: masks", "resets: ", "races: ", "adversary: ", "order: ", "reads: ", "interrupts: ",
+           "multiqueue: answers", "faults: failing_reads (2")
 SHORT_EXAMPLES = ("traffic: quick", "traffic: stalls, packed in order", "order: few_credits (many", "resets: reset_under_traffic (virtio",
                   "reads: suppression", "reads: buffers", "interrupts: used_event", "interrupts: suppressed", "interrupts: each_event")
 CASES = {name: case for name, case in _cases() if not _is_long(name)}

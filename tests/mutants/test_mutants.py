@@ -23,7 +23,7 @@ LINES = {
          "virtio/queue/meta.py:207, virtio/queue/meta.py:192"),
     r"mutate -mode cnot1 -module unvirt -cell $flatten\core.\engine.\fetch.\packed$614.\controller.$240 -port Y -portbit 1 -ctrlbit 8 "
     r"-src hdl/unvirt/virtio/queue/packed.py:225":
-        ("cnot1", "engine.fetch.packed$614.controller", "Y[1] of $240", "virtio/queue/packed.py:225"),
+        ("cnot1", "engine.fetch.packed$614.controller", "Y[1] of $240 while bit 8 is 1", "virtio/queue/packed.py:225"),
     r"mutate -mode inv -module unvirt -cell $flatten\core.\dma_write.\cutter.$procmux$682 -port Y -portbit 2 -wire core.dma_write.cutter.shift_now "
     r"-wirebit 2 -src hdl/unvirt/pcie/dma_write_cut.py:102":
         ("inv", "dma_write.cutter", "dma_write.cutter.shift_now[2], Y[2] of $procmux$682", "pcie/dma_write_cut.py:102"),
