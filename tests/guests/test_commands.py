@@ -140,7 +140,7 @@ def test_two_processes_build_one_library(tmp_path):
         "import sys, time, pathlib\n"
         "from unvirt.config import preset\n"
         "from unvirt_sim import build\n"
-        "def compile(text, width, folder, waves):\n"
+        "def compile(text, config, folder, *others):\n"
         "    with open(folder / 'built', 'a') as file: file.write('x')\n"
         "    time.sleep(0.5)\n"
         "    (folder / 'libunvirt.tmp.so').write_text('library')\n"
