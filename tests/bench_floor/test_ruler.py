@@ -79,9 +79,11 @@ def test_a_slow_link_is_felt(library, seed):
 
 
 def test_reads_in_flight_follow_the_latency(library, seed):
-    """Reads in flight are rate times round trip (Little)."""
-    run = Session(library("wide"), width=256, latency=250, seed=seed).run(Load(transmit=800))
+    """Reads in flight are rate times round trip (Little), and what a read waits for the answers of those issued with it."""
+    run = Session(library("wide"), width=256, latency=250, seed=seed).run(Load(transmit=1600))
     mean, most = reads_in_flight(run, "tx")
     trip = 250 + 6 + 2
-    assert 0.9 * trip <= mean * cycles_per_packet(run, "tx") <= 1.2 * trip
+    each = cycles_per_packet(run, "tx")
+    # Reads go in bursts, a line of the ring at a time: on the average half of the longest one is ahead.
+    assert 0.9 * trip <= mean * each <= trip + most * each / 2
     assert mean <= most
