@@ -31,6 +31,17 @@ def test_many_queues_are_within_the_limit(library, seed, way, packed):
     assert all(ring.done for ring in run.rings[way]), "a queue stands still"
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+def test_reception_beside_full_transmit_queues(library, seed, packed):
+    """Frames that go to eight receive queues in turn are used one by one, those that are sent in long bursts: both get their share of the used writer."""
+    def measure(period):
+        load = Load(ring=QUEUES[PAIRS][1], queues=PAIRS, packed=packed, period=period, transmit=1600, receive=1600)
+        return Session(library("wide", **QUEUES[PAIRS][0]), width=256, seed=seed).run(load)
+
+    run, _ = at_highest_rate(measure, Load.frame * 8 / 256)
+    assert cycles_per_packet(run, "rx") < 18 and cycles_per_packet(run, "tx") < 18
+
+
 @pytest.mark.parametrize("way", ["tx", "rx", "both"])
 def test_a_packed_ring_is_within_the_limit(library, seed, way):
     """What the device moves with a packed ring never beats the limit, in cycles or in bytes."""

@@ -225,3 +225,19 @@ def test_dead_mac_and_function_level_reset(small):
     simulation.run(3000)
     simulation.take_frames()
     work(simulation, host, 1)
+
+
+def test_a_reset_of_a_device_in_reset(device):
+    """A status of 0 that is read after a reset of a device in reset means that it is done: what the driver writes next counts.
+
+    Covers: CORE-RESET-02
+    """
+    _, host = device("default", rows=64)
+    found = go(NetDriver.find(host)).device
+    go(found.reset())
+    for _ in range(4):
+        go(found.set("device_status", 0))
+        assert go(found.status()) == 0
+        go(found.set("device_status", 1 << 0))
+        assert go(found.status()) == 1
+        go(found.reset())

@@ -30,7 +30,8 @@ class CommonConfig(wiring.Component):
 
     **Status**: bits the driver set stay until a reset; a write that clears some of them is ignored [DER-INIT-03]. FEATURES_OK is taken only for a
     legal set of features, and freezes it. Writing 0 (or ``function_reset``) asks the engine to come to rest; the status keeps its value until all
-    is quiet, then everything here returns to defaults and the status reads 0.
+    is quiet, then everything here returns to defaults and the status reads 0. If it is 0 already nothing is under way: accesses then wait for the
+    rows to be swept, nine cycles for each and some forty.
 
     Members
     -------
@@ -196,7 +197,8 @@ class CommonConfig(wiring.Component):
                 with m.Elif(self.rows_reset.valid & ~resetting & self.interrupts_idle):
                     m.d.sync += [swept.eq(self.rows_reset.payload << 3), one_row.eq(1)]
                     m.next = "SWEEP"
-                with m.Elif(self.bus.request.valid):
+                with m.Elif(self.bus.request.valid & ~(resetting & (status == 0))):
+                    # With a status of 0 the driver would take a reset for done: it waits here, for rows to be swept and no more.
                     # The bank of the selected row is read in this cycle, whether it is enabled in the next.
                     m.next = "LOOK"
             with m.State("LOOK"):

@@ -32,8 +32,8 @@ def UsedPortSignature(rows):
 class UsedInputs(wiring.Component):
     """One queue of ``BURST`` elements per input.
 
-    A group of elements that must become visible together is not begun before it is complete, so that it holds up no other input, unless it fills
-    its queue.
+    The turn passes on when an input has nothing to begin with, or after the burst in which it has been given ``BURST // 2`` elements. A group of
+    elements that must become visible together is not begun before it is complete, so that it holds up no other input, unless it fills its queue.
 
     Members
     -------
@@ -88,6 +88,11 @@ class UsedInputs(wiring.Component):
                 m.d.sync += ahead.eq(ahead - 1)
             before.append(ahead)
         m.d.sync += self.passed.eq(self.mark & marked & (self.passed | (self.port.pass_on & (Cat(before) == 0))))
-        with m.If(self.port.pass_on):
-            m.d.sync += turn.eq(Mux(turn == self._inputs - 1, 0, turn + 1))
+        # An input with bursts of one element gets as many elements as one with long bursts.
+        begins_again, served = Signal(), Signal(range(BURST + 1))
+        m.d.comb += begins_again.eq(self.port.waiting & self.port.begin & (served < BURST // 2))
+        with m.If(self.port.take & (served != BURST)):
+            m.d.sync += served.eq(served + 1)
+        with m.If(self.port.pass_on & ~begins_again):
+            m.d.sync += [turn.eq(Mux(turn == self._inputs - 1, 0, turn + 1)), served.eq(0)]
         return m
