@@ -109,7 +109,7 @@ class VirtioFunction(wiring.Component):
             meta_buffer_width=len(engine.meta.requests.payload.buffer),
             data_handle_width=len(engine.data.done_handle),
             data_buffer_width=len(engine.data.requests.payload.buffer))
-        m.submodules.dma_write = dma_write = DmaWrite(config, 5)
+        m.submodules.dma_write = dma_write = DmaWrite(config, len(engine.writes) + 1)
         attachment, completer = m.submodules.attachment, m.submodules.completer
         self._connect_pcie(m, attachment, completer, transport, dma_read, dma_write)
         self._connect_engine(m, attachment.attachment.control, transport, engine, dma_read,
@@ -159,9 +159,9 @@ class VirtioFunction(wiring.Component):
         connect(m, transport.engine, engine.control)
         connect(m, engine.meta, dma_read.meta)
         connect(m, engine.data, dma_read.data)
-        for index in range(4):
-            connect(m, engine.writes[index], dma_write.commands[index])
-        connect(m, transport.messages, dma_write.commands[4])
+        for write, command in zip(engine.writes, dma_write.commands):
+            connect(m, write, command)
+        connect(m, transport.messages, dma_write.commands[len(engine.writes)])
         m.d.comb += [
             engine.msix_enable.eq(control.msix_enable),
             engine.max_read_request_size.eq(control.max_read_request_size),
@@ -204,24 +204,27 @@ class VirtioNetDevice(VirtioFunction):
             m, device_id=DEVICE_ID, class_code=CLASS_CODE, features=net_features(config), rules=NET_RULES,
             config_size=NetConfig.as_shape().size // 8)
         # Receive queues are even, transmit queues odd; the control queue comes behind those that the driver knows of.
-        control_row = Signal(row_width(config.rows))
-        m.d.comb += control_row.eq(Mux(transport.engine.features[NetFeature.MQ], 2 * config.queue_pairs, 2))
+        roles = {"is_sink": lambda row: ~row[0]}
+        if config.control_queue:
+            control_row = Signal(row_width(config.rows))
+            m.d.comb += control_row.eq(Mux(transport.engine.features[NetFeature.MQ], 2 * config.queue_pairs, 2))
 
-        def is_request(row):
-            return (row == control_row) & transport.engine.features[NetFeature.CTRL_VQ] if config.control_queue else C(0, 1)
+            def is_request(row):
+                return (row == control_row) & transport.engine.features[NetFeature.CTRL_VQ]
 
-        engine = QueueEngine(
-            config, is_sink=lambda row: ~row[0] & ~is_request(row), is_request=is_request, header_size=NET_HEADER_SIZE,
-            start_offset=packet_start(config.data_width), sink_size=config.rx_buffer_size)
+            roles = {"is_sink": lambda row: ~row[0] & ~is_request(row), "is_request": is_request, "coalesces": True}
+        engine = QueueEngine(config, **roles, header_size=NET_HEADER_SIZE, start_offset=packet_start(config.data_width),
+                             sink_size=config.rx_buffer_size)
         self._elaborate_engine(m, transport, engine)
         m.submodules.transmit = transmit = Transmit(data_width=config.data_width, rows=config.rows,
                                                     size=config.tx_buffer_size)
         m.submodules.receive = receive = Receive(config)
-        m.submodules.control = control = ControlQueue(config)
 
         self._connect_net(m, transport, engine, transmit, receive)
-        self._connect_control(m, transport, engine, control, receive)
-        if config.queue_pairs > 1:
+        if config.control_queue:
+            m.submodules.control = control = ControlQueue(config)
+            self._connect_control(m, transport, engine, control, receive)
+        if config.control_queue and config.queue_pairs > 1:
             m.submodules.steering = steering = Steering(data_width=config.data_width, pairs=config.queue_pairs)
             self._connect_steering(m, engine, control, steering, transmit, receive)
         m.d.comb += [

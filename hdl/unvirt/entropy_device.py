@@ -37,7 +37,7 @@ class VirtioEntropyDevice(VirtioFunction):
     def elaborate(self, platform):
         m = Module()
         transport = self._elaborate_registers(m, device_id=DEVICE_ID, class_code=CLASS_CODE)
-        engine = QueueEngine(self._config, is_sink=lambda row: C(1, 1), is_request=lambda row: C(0, 1), header_size=0, start_offset=0,
+        engine = QueueEngine(self._config, is_sink=lambda row: C(1, 1), header_size=0, start_offset=0,
                              sink_size=STORE_SIZE, sink_cut=True)
         self._elaborate_engine(m, transport, engine)
         m.submodules.gather = gather = Gather(self._config)

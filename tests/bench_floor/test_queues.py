@@ -33,7 +33,7 @@ def test_many_queues_are_within_the_limit(library, seed, way, packed):
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 def test_reception_beside_full_transmit_queues(library, seed, packed):
-    """Frames that go to eight receive queues in turn are used one by one, those that are sent in long bursts: both get their share of the used writer."""
+    """Frames that go to eight receive queues in turn are used one by one, those sent in long bursts: both get their share."""
     def measure(period):
         load = Load(ring=QUEUES[PAIRS][1], queues=PAIRS, packed=packed, period=period, transmit=1600, receive=1600)
         return Session(library("wide", **QUEUES[PAIRS][0]), width=256, seed=seed).run(load)

@@ -6,6 +6,8 @@
 
 import contextlib
 import io
+import json
+import subprocess
 import sys
 from collections import Counter
 from importlib.metadata import version
@@ -27,12 +29,22 @@ if str(SYSTEM) not in sys.path:
 from adversary import LINK  # noqa: E402
 from test_device_adversary import RINGS, episodes, make  # noqa: E402
 
-__all__ = ["main", "play_block"]
+__all__ = ["main", "play_block", "play_here"]
 
 errors = Console(stderr=True, highlight=False)
 
 
 def play_block(ring, number, count):
+    """:func:`play_here` in an interpreter of its own, so that a block is the same everywhere.
+
+    hypothesis draws from the constants of all modules that happen to be loaded, and these differ from one worker to the next.
+    """
+    call = f"import json, play; print(json.dumps(play.play_here({ring!r}, {number}, {count})))"
+    child = subprocess.run([sys.executable, "-c", call], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return json.loads(child.stdout) if child.returncode == 0 else {"failed": child.stderr.strip()}
+
+
+def play_here(ring, number, count):
     """Play ``count`` episodes; return how often what was done, and what the judge said of the shortest that failed, with what repeats it."""
     said = io.StringIO()
     try:

@@ -27,7 +27,7 @@ def test_two_blocks_of_each_ring(tmp_path):
 def test_a_block_that_fails(tmp_path, monkeypatch):
     """The judge's complaint and how to repeat the episode are told, and the exit status is 1."""
     monkeypatch.setattr(play, "make", lambda **options: None)
-    block = play.play_block("split-flags", 0, 2)
+    block = play.play_here("split-flags", 0, 2)
     assert "TypeError" in block["failed"] and "reproduce_failure" in block["failed"]
     monkeypatch.setattr(play, "run", lambda jobs, function, **options: {job.key: Outcome(block) for job in jobs})
     result = CliRunner().invoke(play.main, ["--episodes", "4", "--block", "1", "--results", str(tmp_path / "episodes.jsonl")])

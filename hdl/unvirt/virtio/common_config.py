@@ -49,8 +49,6 @@ class CommonConfig(wiring.Component):
     engine_reset, engine_reset_done, driver_ok : engine side
     row, bank, write_enable, write_data, read_data :
         To the queue rows.
-    row_reset : ``Out(1)``
-        Pulse: reset queue ``row``.
     rows_reset : ``In(stream)``
         Queues whose reset is done.
     started_row, started : ``Out``
@@ -84,7 +82,6 @@ class CommonConfig(wiring.Component):
             "write_enable": Out(4),
             "write_data": Out(32),
             "read_data": In(32),
-            "row_reset": Out(1),
             "rows_reset": In(stream.Signature(row_width(rows))),
             "started": Out(1),
             "started_row": Out(row_width(rows)),
@@ -284,7 +281,7 @@ class CommonConfig(wiring.Component):
                     m.d.sync += queue_select.eq(value[16:])
             with m.Case(Common.QUEUE_RESET >> 2):
                 with m.If(high_half & (value[16:] == 1) & accepted[Feature.RING_RESET] & was_enabled & valid_queue & ~resetting):
-                    m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET), self.write_enable.eq(0b0001), self.row_reset.eq(1)]
+                    m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET), self.write_enable.eq(0b0001)]
             with m.Default():
                 fixed = Signal(32)
                 size = value[:16]

@@ -21,6 +21,7 @@ class QueueConfig(data.Struct):
     size:    16                  # entries, 1..32768
     vector:  16                  # 0xFFFF: none
     enabled: 1
+    in_reset: 1                  # not enabled any more; until it comes back from the engine
 
 
 def QueueConfigPort(rows):
@@ -70,9 +71,9 @@ def EngineControlSignature(rows, config_ports):
         Pulse: the driver broke a rule in memory or a DMA read failed; the transport sets DEVICE_NEEDS_RESET and notifies.
     interrupts : ``In(stream)``
         Used buffer notifications to send, by row, after suppression was decided.
-    row_resets : ``Out(stream)``, rows_reset : ``In(stream)``
-        Queues to reset, which are not enabled any more, one at most once until it comes back; and those at rest: no DMA outstanding, all writes
-        accepted, all interrupts handed over. A ``reset`` makes what is under way void. The engine is always ready.
+    rows_reset : ``In(stream)``
+        Queues that were ``in_reset`` and are at rest: no DMA outstanding, all writes accepted, all interrupts handed over. When one is taken it is
+        not in reset any more. A ``reset`` makes what is under way void.
     config_0, config_1, ... : ports
         ``config_ports`` read ports of the queue configuration rows.
     """
@@ -84,7 +85,6 @@ def EngineControlSignature(rows, config_ports):
         "reset_done": In(1),
         "violation": In(1),
         "interrupts": In(stream.Signature(Notification(rows))),
-        "row_resets": Out(stream.Signature(row_width(rows))),
         "rows_reset": In(stream.Signature(row_width(rows))),
     }
     # Not an array: a flipped interface cannot be asked for one in this version of Amaranth.

@@ -77,6 +77,7 @@ class QueueConfigs(wiring.Component):
                 config.size.eq(word[6][:16]),
                 config.vector.eq(word[6][16:]),
                 config.enabled.eq(word[7][0]),
+                config.in_reset.eq(word[7][1]),
             ]
 
         # Doorbells want to know at once whether their queue is enabled.

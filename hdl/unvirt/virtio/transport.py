@@ -139,8 +139,6 @@ class VirtioTransport(wiring.Component):
             engine.driver_ok.eq(common.driver_ok),
             engine.features.eq(common.features),
             engine.reset.eq(common.engine_reset),
-            engine.row_resets.valid.eq(common.row_reset),
-            engine.row_resets.payload.eq(common.row),
 
             rows_memory.row.eq(common.row),
             rows_memory.bank.eq(common.bank),

@@ -41,8 +41,8 @@ from .used import UsedWriter
 
 __all__ = ["CONFIG_PORTS", "QueueEngine"]
 
-CONFIG_PORTS = 6
-"""Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision, coalescer."""
+CONFIG_PORTS = 7
+"""Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision, queue reset, coalescer."""
 
 
 class QueueEngine(wiring.Component):
@@ -55,11 +55,14 @@ class QueueEngine(wiring.Component):
     ----------
     config : DeviceConfig
     is_sink, is_request : callable
-        Tell from a row (a Value) whether the device writes its buffers, and whether they are requests; all others it reads.
+        Tell from a row (a Value) whether the device writes its buffers, and whether they are requests; all others it reads. Without
+        ``is_request`` there is no request service.
     header_size, start_offset : int
         Bytes of the personality's header; where in a word packets begin in the transmit buffer.
     sink_size : int
         Bytes of the personality's memory that packets for sinks come from.
+    coalesces : bool
+        The personality has notifications coalesced.
     sink_cut : bool
         A packet goes into one buffer, cut to it; see :class:`~unvirt.virtio.queue.sink.Sink`.
 
@@ -90,14 +93,16 @@ class QueueEngine(wiring.Component):
     stat_source_dropped, stat_sink_dropped : ``Out(1)``
     """
 
-    def __init__(self, config, *, is_sink, is_request, header_size, start_offset, sink_size, sink_cut=False):
+    def __init__(self, config, *, is_sink, header_size, start_offset, sink_size, is_request=None, coalesces=False, sink_cut=False):
         self._config = config
         self._is_sink = is_sink
-        self._is_request = is_request
+        self._has_requests = is_request is not None
+        self._is_request = is_request or (lambda row: C(0, 1))
+        self._coalesces = coalesces
         self._sink_size = sink_size
         self._sink_cut = sink_cut
         self._fetch = FetchSide(config, is_sink=is_sink)
-        self._source = SourceService(config, is_source=lambda row: ~is_sink(row) & ~is_request(row), start_offset=start_offset,
+        self._source = SourceService(config, is_source=lambda row: ~is_sink(row) & ~self._is_request(row), start_offset=start_offset,
                                      shortest=header_size + 14)
         granules = config.tx_buffer_size // GRANULE_SIZE
         width = config.data_width
@@ -105,7 +110,7 @@ class QueueEngine(wiring.Component):
             "control": In(EngineControlSignature(config.rows, CONFIG_PORTS)),
             "meta": Out(self._fetch.signature.members["client"].signature),
             "data": Out(self._source.signature.members["client"].signature),
-            "writes": Out(stream.Signature(WriteBeat(width))).array(4),
+            "writes": Out(stream.Signature(WriteBeat(width))).array(3 + self._has_requests),
             "source_packets": Out(stream.Signature(SourcePacket(config.rows, granules))),
             "source_word": In(range(config.tx_buffer_size * 8 // width)),
             "source_data": Out(width),
@@ -141,12 +146,18 @@ class QueueEngine(wiring.Component):
         m.submodules.fetch = fetch = self._fetch
         m.submodules.source = source = self._source
         m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size, cut=self._sink_cut)
-        m.submodules.request = request = RequestService(
-            data_width=config.data_width, rows=rows, slots=config.chain_slots, groups=config.segment_groups,
-            contexts=config.meta_contexts, is_request=self._is_request)
-        m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=3)
-        m.submodules.coalescer = coalescer = Coalescer(rows=rows, cycles_per_microsecond=config.cycles_per_microsecond)
+        m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=2 + self._has_requests)
         m.submodules.decision = decision = NotifyDecision(rows=rows)
+        services = [source, sink]
+        if self._has_requests:
+            m.submodules.request = request = self._elaborate_requests(m, fetch, used)
+            services.append(request)
+        tellers = [decision]
+        if self._coalesces:
+            m.submodules.coalescer = coalescer = self._elaborate_coalescer(m, used, decision)
+            tellers.append(coalescer)
+        else:
+            connect(m, used.published, decision.published)
         transport = self.control
 
         # Life of the engine.
@@ -155,23 +166,23 @@ class QueueEngine(wiring.Component):
             control.reset.eq(transport.reset),
             transport.reset_done.eq(control.reset_done),
             self.drain.eq(control.drain),
-            control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & request.idle & used.idle
-                               & coalescer.idle & decision.idle & self.dma_idle),
+            control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & used.idle & self.dma_idle
+                               & Cat(block.idle for block in [*services[2:], *tellers]).all()),
             used.discard.eq(control.drain),
-            transport.violation.eq(fetch.violation | source.violation | request.violation | decision.violation),
+            transport.violation.eq(Cat(block.violation for block in (fetch, source, *services[2:], decision)).any()),
         ]
-        for block in (fetch, source, sink, request, coalescer, decision):
-            m.d.comb += block.drain.eq(control.drain)
+        for block in (fetch, *services, *tellers):
+            m.d.comb += [block.drain.eq(control.drain), block.row_drain.eq(row_reset.drain)]
         # The sweep of all rows, or of one that was reset.
         sweep = Sweep(rows).create()
-        connect_sweep(m, sweep, (fetch, source, sink, request, used, coalescer, decision))
+        connect_sweep(m, sweep, (fetch, *services, used, *tellers))
         m.d.comb += [
             sweep.valid.eq(control.sweep.valid | row_reset.sweep.valid),
             sweep.row.eq(Mux(control.sweep.valid, control.sweep.row, row_reset.sweep.row)),
             control.sweep.done.eq(sweep.done),
             row_reset.sweep.done.eq(sweep.done),
         ]
-        self._elaborate_row_reset(m, row_reset, control, fetch, source, sink, request, used, coalescer, decision)
+        self._elaborate_row_reset(m, row_reset, control, fetch, services, used, decision)
 
         # Fetch.
         connect(m, flipped(transport.notifications), fetch.notifications)
@@ -179,22 +190,17 @@ class QueueEngine(wiring.Component):
             connect(m, flipped(getattr(transport, f"config_{index}")), fetch.configs[index])
         connect(m, flipped(transport.config_3), used.config)
         connect(m, flipped(transport.config_4), decision.config)
-        connect(m, flipped(transport.config_5), coalescer.config)
         connect(m, fetch.client, flipped(self.meta))
         connect(m, source.issue, fetch.issue)
         connect(m, source.retire, fetch.retire)
         connect(m, sink.chains, fetch.sink)
-        connect(m, request.chains, fetch.request)
-        connect(m, request.reads, fetch.request_reads)
-        m.d.comb += request.chains_left.eq(fetch.chains_left)
-        connect(m, fetch.request_answers, request.answers)
-        connect(m, request.port, fetch.request_port)
-        connect(m, request.free, fetch.request_free)
         is_request = self._is_request(fetch.ready_rows.payload)
-        m.d.comb += fetch.ready_rows.ready.eq(Mux(is_request, request.ready_rows.ready, source.ready_rows.ready))
-        for service, mine in ((source, ~is_request), (request, is_request)):
+        m.d.comb += fetch.ready_rows.ready.eq(source.ready_rows.ready)
+        for service, mine in zip([source, *services[2:]], (~is_request, is_request)):
             m.d.comb += [service.ready_rows.valid.eq(fetch.ready_rows.valid & mine),
                          service.ready_rows.payload.eq(fetch.ready_rows.payload)]
+            with m.If(mine):
+                m.d.comb += fetch.ready_rows.ready.eq(service.ready_rows.ready)
         m.d.comb += fetch.indirect_enabled.eq(transport.features[Feature.INDIRECT_DESC])
         for block in (fetch, decision):
             m.d.comb += block.event_idx.eq(transport.features[Feature.EVENT_IDX])
@@ -211,9 +217,12 @@ class QueueEngine(wiring.Component):
             m.d.comb += [
                 source_ports[0].eq(asked),
                 sink.retired_row[index].eq(asked),
-                request.retired_row[index].eq(asked),
-                given.eq(Mux(of_request, request.retired[index], Mux(of_sink, sink.retired[index], source_ports[1]))),
+                given.eq(Mux(of_sink, sink.retired[index], source_ports[1])),
             ]
+            for request in services[2:]:
+                m.d.comb += request.retired_row[index].eq(asked)
+                with m.If(of_request):
+                    m.d.comb += given.eq(request.retired[index])
 
         # Source and sink.
         connect(m, source.client, flipped(self.data))
@@ -240,12 +249,6 @@ class QueueEngine(wiring.Component):
         # Used elements, and whether to interrupt.
         connect(m, source.used, used.elements[0])
         connect(m, sink.used, used.elements[1])
-        connect(m, request.used, used.elements[2])
-        connect(m, request.requests, flipped(self.requests))
-        connect(m, flipped(self.responses), request.responses)
-        connect(m, used.published, coalescer.published)
-        connect(m, coalescer.due, decision.published)
-        connect(m, flipped(self.coalesce), coalescer.port)
         connect(m, decision.reads, fetch.flag_reads)
         connect(m, fetch.flag_answers, decision.answers)
         connect(m, decision.interrupts, flipped(transport.interrupts))
@@ -253,25 +256,55 @@ class QueueEngine(wiring.Component):
         connect(m, fetch.flags, flipped(self.writes[0]))
         connect(m, used.writes, flipped(self.writes[1]))
         connect(m, sink.writes, flipped(self.writes[2]))
-        connect(m, request.writes, flipped(self.writes[3]))
         return m
 
-    def _elaborate_row_reset(self, m, row_reset, control, fetch, source, sink, request, used, coalescer, decision):
+    def _elaborate_requests(self, m, fetch, used):
+        """Make the request service."""
+        config = self._config
+        request = RequestService(
+            data_width=config.data_width, rows=config.rows, slots=config.chain_slots, groups=config.segment_groups,
+            contexts=config.meta_contexts, is_request=self._is_request)
+        connect(m, request.chains, fetch.request)
+        connect(m, request.reads, fetch.request_reads)
+        m.d.comb += request.chains_left.eq(fetch.chains_left)
+        connect(m, fetch.request_answers, request.answers)
+        connect(m, request.port, fetch.request_port)
+        connect(m, request.free, fetch.request_free)
+        connect(m, request.used, used.elements[2])
+        connect(m, request.requests, flipped(self.requests))
+        connect(m, flipped(self.responses), request.responses)
+        connect(m, request.writes, flipped(self.writes[3]))
+        m.d.comb += self.request_abandoned.eq(request.abandoned)
+        return request
+
+    def _elaborate_coalescer(self, m, used, decision):
+        """Make the coalescer, between the used writer and the decision."""
+        coalescer = Coalescer(rows=self._config.rows, cycles_per_microsecond=self._config.cycles_per_microsecond)
+        connect(m, flipped(self.control.config_6), coalescer.config)
+        connect(m, used.published, coalescer.published)
+        connect(m, coalescer.due, decision.published)
+        connect(m, flipped(self.coalesce), coalescer.port)
+        return coalescer
+
+    def _elaborate_row_reset(self, m, row_reset, control, fetch, services, used, decision):
         """One queue comes to rest while the others go on."""
         transport, row = self.control, row_reset.drain.row
-        connect(m, flipped(transport.row_resets), row_reset.resets)
+        connect(m, flipped(transport.config_5), row_reset.config)
         connect(m, row_reset.done, flipped(transport.rows_reset))
-        for block in (fetch, source, sink, request, coalescer, decision):
-            m.d.comb += block.row_drain.eq(row_reset.drain)
+        source, sink = services[:2]
+        services_clean = Signal()
+        m.d.comb += services_clean.eq(Mux(self._is_sink(row), sink.row_clean, source.row_clean))
+        for request in services[2:]:
+            with m.If(self._is_request(row)):
+                m.d.comb += services_clean.eq(request.row_clean)
         m.d.comb += [
             row_reset.row_rest.eq(fetch.row_rest),
-            row_reset.services_clean.eq(Mux(self._is_request(row), request.row_clean, Mux(self._is_sink(row), sink.row_clean, source.row_clean))),
+            row_reset.services_clean.eq(services_clean),
             used.mark.eq(row_reset.used_mark),
             row_reset.used_passed.eq(used.passed),
             row_reset.notify_clean.eq(decision.row_clean),
             row_reset.quiet.eq(control.quiet),
             row_reset.cleared.eq(control.cleared),
-            self.request_abandoned.eq(request.abandoned),
             self.row_cleared.eq(row_reset.done.valid & row_reset.done.ready),
             self.cleared_row.eq(row_reset.done.payload),
         ]

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The reset of one queue while the others run [virtio 2.6.1].
 
-    kick ---> fetch ends ---> store is emptied ---> used elements written ---> nobody is told ---> rows swept ---> done
+    in_reset ---> fetch ends ---> store is emptied ---> used elements written ---> nobody is told ---> rows swept ---> done
 """
 
 from amaranth import *
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 
-from ..contract import row_width
+from ..contract import QueueConfigPort, row_width
 from .contract import RowDrain
 from .rows import Sweep
-from .scheduler import Scheduler
 
 __all__ = ["RowReset"]
 
@@ -27,13 +26,14 @@ class RowReset(wiring.Component):
     Parameters
     ----------
     rows : int
+        A power of two.
     settle : int
         Cycles for which ``row_rest`` must stand: longer than anything takes between two stages.
 
     Members
     -------
-    resets : ``In(stream.Signature(row))``
-        Rows to reset, which are not enabled; always accepted once ``ready``.
+    config : ``Out(QueueConfigPort)``
+        Every row is looked at in turn, one a cycle: whether it is ``in_reset``, and so not enabled.
     drain : ``Out(RowDrain)``
     used_mark : ``Out(1)``
         No more used elements of the row will come.
@@ -50,7 +50,7 @@ class RowReset(wiring.Component):
         self._settle = settle
         width = row_width(rows)
         super().__init__({
-            "resets": In(stream.Signature(width)),
+            "config": Out(QueueConfigPort(rows)),
             "drain": Out(RowDrain(rows)),
             "used_mark": Out(1),
             "row_rest": In(1),
@@ -65,9 +65,8 @@ class RowReset(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.scheduler = scheduler = Scheduler(rows=self._rows, kicks=1)
-        connect(m, flipped(self.resets), scheduler.kicks[0])
-        row = Signal(row_width(self._rows))
+        row, following = Signal(row_width(self._rows)), Signal(row_width(self._rows))
+        m.d.comb += [following.eq(row + 1), self.config.row.eq(following)]
         rest = Signal(range(self._settle + 1))
         fetch, services, notify = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -92,12 +91,9 @@ class RowReset(wiring.Component):
         with m.FSM(name="row_reset"):
             with m.State("IDLE"):
                 # Between two rows all levels fall, for a cycle at least: the stages forget the first one.
-                m.d.comb += scheduler.visits.ready.eq(~fetch)
-                m.d.sync += [fetch.eq(0), services.eq(0), notify.eq(0)]
-                with m.If(~fetch):
-                    m.d.sync += row.eq(scheduler.visits.payload)
-                with m.If(scheduler.visits.valid & ~fetch & ~self.cleared):
-                    m.d.sync += fetch.eq(1)
+                m.d.sync += [fetch.eq(0), services.eq(0), notify.eq(0), row.eq(following)]
+                with m.If(self.config.config.in_reset & ~fetch & ~self.cleared):
+                    m.d.sync += [fetch.eq(1), row.eq(row)]
                     m.next = "FETCH"
             with m.State("FETCH"):
                 until(rest == self._settle, "SERVICES", services)
