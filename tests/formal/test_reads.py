@@ -45,7 +45,7 @@ class RequestSpec(Elaboratable):
         m = Module()
         piece = ReadPiece(2, 8)
         tags = split_tags(2, 2)
-        dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8))
+        dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8), limits=(None, 300))
         m.submodules.dut = inner = opened(dut)
         most = AnyConst(3)
         drive_inputs(m, dut.tx_nonposted.ready, dut.writes_accepted, dut.writes_numbered, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,
@@ -101,7 +101,8 @@ class PieceSpec(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        dut = SourceIssue(rows=2, slots=4, groups=2, granules=8, tags=4, handle_width=2, buffer_width=10, start_offset=12, shortest=12, longest=300)
+        dut = SourceIssue(rows=2, slots=4, groups=2, granules=8, tags=4, handle_width=2, buffer_width=10, start_offset=12, header_size=0,
+                          shortest=12, longest=300, quantum=128)
         m.submodules.dut = inner = opened(dut)
         most = AnyConst(3)
         m.d.comb += dut.max_read_request_size.eq(most)
@@ -111,6 +112,9 @@ class PieceSpec(Elaboratable):
                      dut.dropped.ready)
         # A segment is never empty, and a chain that stands alone has as many bytes as it says.
         m.d.comb += [Assume(chains.segment.length != 0), Assert(~state(inner, "source_issue", "PIECE") | (register(inner, "left") != 0))]
+        # So it is before as well, however long the packet waits for granules.
+        alone = dut.chains.chain.shape()(register(inner, "chain")).single & ~register(inner, "drop")
+        m.d.comb += Assert(~(state(inner, "source_issue", "BEGIN") & alone) | (register(inner, "left") != 0))
         piece = dut.pieces.payload
         m.d.comb += [
             Assert(~dut.pieces.valid | may_be_read(most, piece.address, piece.length)),
@@ -161,9 +165,9 @@ class LineSpec(Elaboratable):
         dut = AvailController(data_width=64, rows=2, slots=16, window=8, lines=2)
         m.d.comb += [dut.index_free.eq(1), dut.ring_free.eq(1)]
         m.submodules.dut = inner = opened(dut)
-        drive_inputs(m, dut.event_idx, dut.drain, dut.visits.valid, dut.visits.payload, dut.notified_valid, dut.notified, dut.index_answers.valid,
-                     dut.index_answers.payload, dut.finished.valid, dut.finished.payload, dut.index_reads.ready, dut.ring_reads.ready,
-                     dut.again.ready, dut.flags.ready, dut.retired, dut.free_slots, dut.unused, dut.added, dut.config.config)
+        drive_inputs(m, dut.event_idx, dut.drain, dut.visits.valid, dut.visits.payload, dut.rung, dut.notified_valid, dut.notified,
+                     dut.index_answers.valid, dut.index_answers.payload, dut.finished.valid, dut.finished.payload, dut.index_reads.ready,
+                     dut.ring_reads.ready, dut.again.ready, dut.flags.ready, dut.retired, dut.free_slots, dut.unused, dut.added, dut.config.config)
         config = dut.config.config.shape()(register(inner, "config"))
         read = dut.ring_reads.payload
         m.d.comb += [

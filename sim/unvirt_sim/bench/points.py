@@ -26,8 +26,8 @@ BURSTS = (1, 2, 4, 8, 16, 32)
 QUEUES = {
     1: ({}, 1024),
     2: ({"queue_pairs": 2}, 1024),
-    8: ({"rows": 32, "queue_pairs": 8, "chain_slots": 512, "queue_window": 32}, 256),
-    255: ({"rows": 512, "queue_pairs": 255, "chain_slots": 2048, "queue_window": 4}, 64),
+    8: ({"rows": 32, "queue_pairs": 8, "chain_slots": 2048, "queue_window": 128}, 256),
+    255: ({"rows": 512, "queue_pairs": 255, "chain_slots": 4096, "queue_window": 8}, 64),
 }
 """By queue pairs: what a device has for them beyond its preset, and the size of each ring."""
 

@@ -24,7 +24,7 @@ class Bench(Elaboratable):
         self.fetch = FetchSide(config, is_sink=lambda row: ~row[0])
         self.source = SourceService(config, is_source=lambda row: row[0],
                                     start_offset=packet_start(config.data_width),
-                                    shortest=NET_HEADER_SIZE + 14)
+                                    header_size=NET_HEADER_SIZE)
         self.transmit = Transmit(data_width=config.data_width, rows=config.rows, size=config.tx_buffer_size)
         self.drain = Signal()
 

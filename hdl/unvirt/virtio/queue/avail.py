@@ -17,7 +17,7 @@ from ...stream.ring import wrap_sub
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .contract import RowDrain
 from .meta import LineRead, SmallAnswer, SmallRead
-from .rows import RowFlags, RowMemory, Sweep, connect_sweep
+from .rows import RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
 
 __all__ = ["AvailController"]
@@ -62,6 +62,8 @@ class AvailController(wiring.Component):
         A row in reset, which is not enabled; nothing of its ring is under way.
     visits, notified_valid, notified : ``In``
         Rows to serve; the doorbells themselves, never stalled.
+    rung_row, rung, rung_clear : ``Out``/``In``/``Out``
+        Whether a row was notified (synchronous), and that this was seen.
     index_answers, finished : ``In(stream)``
         What came of earlier requests.
     index_reads, ring_reads : ``Out(stream)``
@@ -99,6 +101,9 @@ class AvailController(wiring.Component):
             "visits": In(stream.Signature(width)),
             "notified_valid": In(1),
             "notified": In(Doorbell(rows)),
+            "rung_row": Out(width),
+            "rung": In(1),
+            "rung_clear": Out(1),
             "index_answers": In(stream.Signature(SmallAnswer(rows))),
             "finished": In(stream.Signature(width)),
             "index_reads": Out(stream.Signature(SmallRead(rows))),
@@ -124,7 +129,6 @@ class AvailController(wiring.Component):
         m = Module()
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
-        m.submodules.notified = notified = RowFlags(rows=self._rows)
         # What the newest doorbell of each row told.
         m.submodules.hints = hints = RowMemory(data.StructLayout({"there": 1, "index": 16}), rows=self._rows, readers=1)
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
@@ -143,14 +147,12 @@ class AvailController(wiring.Component):
             self.config.row.eq(next_row),
             self.retired_row.eq(next_row),
             next_row.eq(row),
-            notified.set_valid.eq(self.notified_valid),
-            notified.set_row.eq(self.notified.row),
             hints.write_valid.eq(self.notified_valid),
             hints.write_row.eq(self.notified.row),
             hints.write_value.there.eq(self.notified.hinted),
             hints.write_value.index.eq(self.notified.hint),
             hints.read_row[0].eq(row),
-            notified.test_row.eq(row),
+            self.rung_row.eq(row),
             state.write_row.eq(row),
             state.write_value.eq(now),
             coming.write_valid.eq(state.write_valid),
@@ -217,8 +219,8 @@ class AvailController(wiring.Component):
                 m.next = "JUDGE"
 
             with m.State("JUDGE"):
-                stale = now.stale | notified.test_value
-                m.d.comb += notified.clear.eq(notified.test_value)
+                stale = now.stale | self.rung
+                m.d.comb += self.rung_clear.eq(self.rung)
                 m.d.sync += [
                     now.stale.eq(stale),
                     # avail_event lies behind the used elements.
@@ -228,7 +230,7 @@ class AvailController(wiring.Component):
                 # A doorbell may be older than an index already read; what it hints at is known only if it is ahead of that.
                 hint = hints.read_value[0]
                 ahead = wrap_sub(hint.index, now.fetched)
-                with m.If(notified.test_value & hint.there & ~is_answer & ~now.index_pending & (now.known == now.fetched)
+                with m.If(self.rung & hint.there & ~is_answer & ~now.index_pending & (now.known == now.fetched)
                           & (ahead != 0) & (ahead <= config.size)):
                     m.d.sync += [now.known.eq(hint.index), now.stale.eq(now.stale)]
                     with m.If(self.event_idx):

@@ -103,7 +103,7 @@ class QueueEngine(wiring.Component):
         self._sink_cut = sink_cut
         self._fetch = FetchSide(config, is_sink=is_sink)
         self._source = SourceService(config, is_source=lambda row: ~is_sink(row) & ~self._is_request(row), start_offset=start_offset,
-                                     shortest=header_size + 14)
+                                     header_size=header_size)
         granules = config.tx_buffer_size // GRANULE_SIZE
         width = config.data_width
         super().__init__({

@@ -20,7 +20,7 @@ from .descriptors import DescriptorReader
 from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead, MetaReader, SmallAnswer, SmallRead
 from .packed_side import PackedSide
 from .ring_side import RingSelect
-from .rows import Sweep, connect_sweep
+from .rows import RowFlags, Sweep, connect_sweep
 from .scheduler import Scheduler
 from .split_side import SplitSide
 from .walker import Walker
@@ -127,7 +127,8 @@ class FetchSide(wiring.Component):
         connect(m, packed.side, select.packed_side)
         for block, index in ((side, 0), (split, 1), (walker, 2)):
             connect(m, block.config, flipped(self.configs[index]))
-        connect_sweep(m, self.sweep, (side, meta, walker, store))
+        m.submodules.rung = rung = RowFlags(rows=rows)
+        connect_sweep(m, self.sweep, (side, meta, walker, store, rung))
 
         # Doorbells: one memory of who is waiting, one of who was notified.
         doorbell = self.notifications
@@ -137,6 +138,11 @@ class FetchSide(wiring.Component):
             doorbell.ready.eq(scheduler.kicks[0].ready),
             side.notified_valid.eq(doorbell.valid & doorbell.ready),
             side.notified.eq(doorbell.payload),
+            rung.set_valid.eq(side.notified_valid),
+            rung.set_row.eq(doorbell.payload.row),
+            rung.test_row.eq(side.rung_row),
+            side.rung.eq(rung.test_value),
+            rung.clear.eq(side.rung_clear),
         ]
         connect(m, side.again, scheduler.kicks[1])
         for number, kick in enumerate(packed.kicks):

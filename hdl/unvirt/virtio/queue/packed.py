@@ -19,7 +19,7 @@ from .meta import LineRead
 from .packed_ends import ChainEnd
 from .packed_heads import LineEnd, PackedJob, PackedResult
 from .packed_lines import LINES, ArrivedLine
-from .rows import RowFlags, RowMemory, Sweep, connect_sweep
+from .rows import RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
 
 __all__ = ["PackedController"]
@@ -71,7 +71,7 @@ class PackedController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; lines that arrive are given back.
-    row_drain, row_clean, visits, notified_valid, notified_row, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added,
+    row_drain, row_clean, visits, rung_row, rung, rung_clear, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added,
     config :
         As in :class:`~unvirt.virtio.queue.avail.AvailController`.
     reads : ``Out(stream.Signature(LineRead))``
@@ -103,8 +103,9 @@ class PackedController(wiring.Component):
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
-            "notified_valid": In(1),
-            "notified_row": In(width),
+            "rung_row": Out(width),
+            "rung": In(1),
+            "rung_clear": Out(1),
             "reads": Out(stream.Signature(LineRead(rows))),
             "room_row": Out(width),
             "room": In(1),
@@ -137,7 +138,6 @@ class PackedController(wiring.Component):
         m = Module()
         m.submodules.state = state = RowMemory(PackedRow, rows=self._rows, readers=1)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
-        m.submodules.notified = notified = RowFlags(rows=self._rows)
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
         connect_sweep(m, self.sweep, (state, coming))
 
@@ -165,9 +165,7 @@ class PackedController(wiring.Component):
             self.room_row.eq(row),
             self.line_row.eq(row),
             self.line_number.eq(now.taken),
-            notified.set_valid.eq(self.notified_valid),
-            notified.set_row.eq(self.notified_row),
-            notified.test_row.eq(row),
+            self.rung_row.eq(row),
             coming.write_valid.eq(state.write_valid),
             coming.write_row.eq(row),
             coming.write_value.eq(config.enabled & (now.going | (now.flight != 0) | now.looking | now.open)),
@@ -213,9 +211,9 @@ class PackedController(wiring.Component):
                 m.next = "JUDGE"
 
             with m.State("JUDGE"):
-                stale = now.stale | notified.test_value
+                stale = now.stale | self.rung
                 at_work = (now.flight != 0) | now.looking | now.open
-                m.d.comb += [notified.clear.eq(notified.test_value), step.eq(result.descriptors)]
+                m.d.comb += [self.rung_clear.eq(self.rung), step.eq(result.descriptors)]
                 m.d.sync += [now.stale.eq(stale), now.going.eq(now.going | stale)]
                 m.next = "END"
 
@@ -242,7 +240,7 @@ class PackedController(wiring.Component):
                                 # Nothing new: ask for doorbells again, then look once more.
                                 m.d.sync += [now.silent.eq(0), now.going.eq(1), now.fence.eq(1), write.eq(1),
                                              mode.eq(Mux(self.event_idx, EventMode.DESCRIPTOR, EventMode.ENABLE))]
-                with m.Elif(notified.test_value & at_work & ~now.silent & ~self.event_idx):
+                with m.Elif(self.rung & at_work & ~now.silent & ~self.event_idx):
                     m.d.sync += [now.silent.eq(1), write.eq(1), mode.eq(EventMode.DISABLE)]
 
             with m.State("END"):

@@ -29,8 +29,8 @@ class SourcePacket(data.StructLayout):
 class FetchTracker(wiring.Component):
     """Counts the pieces of each packet as they come back.
 
-    One piece per cycle. A packet is complete when all its pieces were issued and answered; then its row is kicked (never refused: the
-    scheduler's first input) and its flag set. Any piece in error marks the packet ``failed`` and is a violation.
+    One piece per cycle. A packet is complete when all its pieces were issued and answered; then its flag is set, and its row kicked in the next
+    cycle (never refused: the scheduler's first input). Any piece in error marks the packet ``failed`` and is a violation.
 
     Members
     -------
@@ -75,8 +75,11 @@ class FetchTracker(wiring.Component):
         m.submodules.complete = complete = FlagTable(self._slots, 1)
         m.submodules.pieces = pieces = RowMemory(16, rows=self._rows, readers=2)
         connect_sweep(m, self.sweep, (pieces,))
-        m.submodules.counts = counts = memory.Memory(shape=FetchCount(self._rows),
-                                                     depth=self._slots, init=[])
+        count_shape = data.StructLayout({"count": 12, "all": 1})
+        m.submodules.counts = counts = memory.Memory(shape=count_shape, depth=self._slots, init=[])
+        # Apart and looked up a cycle later: a row's number in distributed memory costs more the more rows there are.
+        m.submodules.owners = owners = memory.Memory(shape=row_width(self._rows), depth=self._slots, init=[], attrs={"ram_style": "block"})
+        owner_write, owner_read = owners.write_port(), owners.read_port()
         answered_shape = data.StructLayout({"count": 12, "failed": 1})
         m.submodules.answered = answered = memory.Memory(shape=answered_shape, depth=self._slots,
                                                          init=[])
@@ -93,7 +96,12 @@ class FetchTracker(wiring.Component):
         finished = Signal()
         m.d.comb += [
             count_write.addr.eq(self.count_slot),
-            count_write.data.eq(self.count),
+            count_write.data.count.eq(self.count.count),
+            count_write.data.all.eq(self.count.all),
+            owner_write.addr.eq(self.count_slot),
+            owner_write.data.eq(self.count.row),
+            owner_write.en.eq(self.count_valid),
+            owner_read.addr.eq(self.done_slot),
             count_write.en.eq(self.count_valid),
             count_read.addr.eq(self.done_slot),
             read.addr.eq(self.done_slot),
@@ -105,9 +113,8 @@ class FetchTracker(wiring.Component):
             write.data.failed.eq(ready & (self.done_error
                                           | (before.failed & (before.count != 0)))),
             write.en.eq(self.done_valid | ~ready),
-            self.complete_valid.eq(self.done_valid & finished),
-            self.complete_row.eq(record.row),
-            complete.set_valid.eq(self.complete_valid),
+            self.complete_row.eq(owner_read.data),
+            complete.set_valid.eq(self.done_valid & finished),
             complete.set_index.eq(self.done_slot),
             complete.clear_valid.eq(self.clear_valid),
             complete.clear_index.eq(self.clear_slot),
@@ -119,10 +126,13 @@ class FetchTracker(wiring.Component):
         ]
 
         # Read, add, write in two cycles; the memory is transparent, so pieces of one row may follow each other.
-        pending = Signal()
-        m.d.sync += [pending.eq(self.done_valid), pieces.write_row.eq(record.row)]
+        answered_row, pending = Signal(), Signal()
+        m.d.sync += [
+            self.complete_valid.eq(complete.set_valid),
+            answered_row.eq(self.done_valid), pending.eq(answered_row), pieces.write_row.eq(owner_read.data),
+        ]
         m.d.comb += [
-            pieces.read_row[0].eq(record.row),
+            pieces.read_row[0].eq(owner_read.data),
             pieces.write_valid.eq(pending),
             pieces.write_value.eq(pieces.read_value[0] + 1),
             pieces.read_row[1].eq(self.done_row),

@@ -30,6 +30,8 @@ def RingSideSignature(data_width, rows, slots):
         Rows to serve, and those that could not go on for want of room: back to the scheduler's tail.
     notified_valid, notified : ``In``, ``In(Doorbell)``
         The doorbells themselves, never stalled.
+    rung_row, rung, rung_clear : ``Out``/``In``/``Out``
+        Whether that row was notified (synchronous), and that this was seen.
     reads : ``Out(stream.Signature(LineRead))``
         Of descriptors; ``room_row``, ``room``: whether that row may have another (synchronous).
     chains : ``Out(stream.Signature(ChainAdd))``
@@ -56,6 +58,9 @@ def RingSideSignature(data_width, rows, slots):
         "again": Out(stream.Signature(row)),
         "notified_valid": In(1),
         "notified": In(Doorbell(rows)),
+        "rung_row": Out(row),
+        "rung": In(1),
+        "rung_clear": Out(1),
         "reads": Out(stream.Signature(LineRead(rows))),
         "room_row": Out(row),
         "room": In(1),
@@ -94,7 +99,7 @@ class RingSelect(wiring.Component):
         sides = self.split_side, self.packed_side
         connect_sweep(m, self.o.sweep, sides)
         for side, mine in zip(sides, (~self.packed, self.packed)):
-            for name in ("drain", "row_drain", "event_idx", "notified", "room", "retired", "coming_row", "free_slots"):
+            for name in ("drain", "row_drain", "event_idx", "notified", "rung", "room", "retired", "coming_row", "free_slots"):
                 m.d.comb += getattr(side, name).eq(getattr(self.o, name))
             m.d.comb += [
                 side.notified_valid.eq(self.o.notified_valid & mine),
@@ -111,6 +116,8 @@ class RingSelect(wiring.Component):
                 m.d.comb += [
                     self.o.visits.ready.eq(side.visits.ready),
                     self.o.config.row.eq(side.config.row),
+                    self.o.rung_row.eq(side.rung_row),
+                    self.o.rung_clear.eq(side.rung_clear),
                     self.o.room_row.eq(side.room_row),
                     self.o.retired_row.eq(side.retired_row),
                     self.o.coming.eq(side.coming),

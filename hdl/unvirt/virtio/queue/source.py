@@ -21,6 +21,9 @@ from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["SourceRow", "PacketInfo", "FetchCount", "SourceIssue"]
 
+_DROPPED = 256
+"""Bytes that a packet counts for which is not fetched: so that a row of nothing else gives way as well."""
+
 
 class SourceRow(data.Struct):
     """Progress of a row at one of the two stages."""
@@ -28,6 +31,13 @@ class SourceRow(data.Struct):
     position: 16
     granules: 16                # taken so far, modulo 2**16
     pieces:   16                # read so far (issue stage only), modulo 2**16
+
+
+class IssueRow(data.Struct):
+    """State of a row at the issue stage."""
+
+    progress: SourceRow
+    credit:   signed(16)        # bytes it may still begin; below zero what it began too much
 
 
 class PacketInfo(data.StructLayout):
@@ -51,11 +61,22 @@ class SourceIssue(wiring.Component):
     """Reserves buffer space for a whole packet and issues its reads.
 
     A packet begins when its chain is walked and all of its granules are free; three cycles for one of a single short segment, and one more per
-    further piece or granule. The chain that follows is looked up meanwhile. Up to ``burst`` packets of a row in a visit, then the row goes to
-    the tail. A row may not begin a packet while half of the tags, or half of the buffer, serve its unfinished packets: reads that are never
-    answered stop one row only. Packets that are too short or too long are dropped: not fetched, but retired in order.
+    further piece or granule. The chain that follows is looked up meanwhile. Packets that are too short or too long are dropped: not fetched, but
+    retired in order.
+
+    Rows share in bytes of packets, without the header: a visit gives a row ``quantum`` bytes of credit, it begins packets while credit
+    is left, then goes to the tail with what it overdrew. Credit that it could not use is kept, up to two quanta, and lost when nothing is
+    available. While granules are short it waits in place: otherwise short packets would always find room before long ones.
+
+    A row may not begin a packet while half of the tags, or half of the buffer, serve its unfinished packets: reads that are never
+    answered stop one row only.
 
     While ``drain`` every chain in the store is passed on as dropped.
+
+    Parameters
+    ----------
+    quantum : int
+        A power of two: no more bytes than the shortest packets have that can be under way for one row, or those are at a disadvantage.
 
     Members
     -------
@@ -80,16 +101,17 @@ class SourceIssue(wiring.Component):
     """
 
     def __init__(self, *, rows, slots, groups, granules, tags, handle_width, buffer_width,
-                 start_offset, shortest, longest, burst=8):
+                 start_offset, header_size, shortest, longest, quantum):
         self._rows = rows
         self._slots = slots
         self._granules = granules
         self._tags = tags
         self._buffer_width = buffer_width
         self._start = start_offset
+        self._header_size = header_size
         self._shortest = shortest
         self._longest = longest
-        self._burst = burst
+        self._quantum = quantum
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
@@ -121,11 +143,11 @@ class SourceIssue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=3)
+        m.submodules.state = state = RowMemory(IssueRow, rows=self._rows, readers=3)
         connect_sweep(m, self.sweep, (state,))
         for index in range(2):
             m.d.comb += [state.read_row[index + 1].eq(self.issued_row[index]),
-                         self.issued[index].eq(state.read_value[index + 1])]
+                         self.issued[index].eq(state.read_value[index + 1].progress)]
 
         row = Signal(row_width(self._rows))
         now = Signal(SourceRow)
@@ -136,7 +158,7 @@ class SourceIssue(wiring.Component):
         retired, done = Signal(SourceRow), Signal(16)
         need = Signal(range(self._granules + 2))
         drop = Signal()
-        budget = Signal(range(self._burst + 1))
+        credit, cost = Signal(signed(16)), Signal(14)
         address, left = Signal(64), Signal(LENGTH_WIDTH)
         granule, tail = Signal(range(self._granules)), Signal(range(self._granules))
         offset = Signal(8)
@@ -170,7 +192,8 @@ class SourceIssue(wiring.Component):
             chains.segment_index.eq(segment_index),
             chains.next_group_of.eq(group),
             state.write_row.eq(row),
-            state.write_value.eq(now),
+            state.write_value.progress.eq(now),
+            state.write_value.credit.eq(credit),
             self.again.payload.eq(row),
             self.dropped.payload.eq(row),
             self.info_slot.eq(slot),
@@ -218,7 +241,7 @@ class SourceIssue(wiring.Component):
             """The packet at hand is under way."""
             with m.If(now.position == parsed):
                 m.next = "IDLE"
-            with m.Elif(budget == 0):
+            with m.Elif(credit <= 0):
                 m.next = "AGAIN"
             with m.Else():
                 look(pieces)
@@ -226,30 +249,34 @@ class SourceIssue(wiring.Component):
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
                 m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
-                m.d.sync += [row.eq(self.visits.payload), budget.eq(self._burst)]
+                m.d.sync += row.eq(self.visits.payload)
                 with m.If(self.visits.valid):
                     m.next = "LOAD"
             with m.State("LOAD"):
                 found = state.read_value[0]
-                m.d.comb += position.eq(found.position)
+                m.d.comb += position.eq(found.progress.position)
                 m.d.sync += [
-                    now.eq(found), parsed.eq(chains.parsed),
+                    now.eq(found.progress), parsed.eq(chains.parsed),
+                    credit.eq(found.credit + Mux(found.credit < self._quantum, self._quantum, 0)),
                     retired.eq(self.retired), done.eq(self.pieces_done),
                 ]
                 m.next = "SLOT"
                 # Once empty a row in reset stays so, also while its numbers are swept one after the other.
-                with m.If((found.position == chains.parsed) | (mine & self.row_clean)):
+                with m.If((found.progress.position == chains.parsed) | (mine & self.row_clean)):
                     with m.If(mine):
                         m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"
             with m.State("SLOT"):
                 look()
+                with m.If(credit <= 0):
+                    m.next = "AGAIN"
             with m.State("CHAIN"):
                 size = chains.chain.readable
                 bad = (size < self._shortest) | (size > self._longest) | drain
                 m.d.sync += [
                     chain.eq(chains.chain),
                     drop.eq(bad),
+                    cost.eq(Mux(bad, _DROPPED, size - self._header_size)),
                     need.eq(Mux(bad, 0, (size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7)),
                     address.eq(chains.chain.address),
                     left.eq(Mux(chains.chain.single, size, 0)),
@@ -264,18 +291,20 @@ class SourceIssue(wiring.Component):
                 crowded = ((held_granules != 0) & (held_granules + need > half)) \
                     | (held_pieces >= max(1, self._tags // 2))
                 m.d.comb += position.eq(following)
-                m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head),
-                             first.eq(self.pool_head), budget.eq(budget - 1)]
+                m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), first.eq(self.pool_head)]
                 with m.If(drop):
                     m.d.comb += self.stat_dropped.eq(~drain)
                     m.d.comb += self.info_valid.eq(1)
-                    m.d.sync += now.position.eq(following)
+                    m.d.sync += [now.position.eq(following), credit.eq(credit - cost)]
                     m.next = "STORE_DROPPED"
-                with m.Elif((need > self.pool_count) | crowded):
+                with m.Elif(crowded):
                     m.next = "AGAIN"
+                with m.Elif(need > self.pool_count):
+                    with m.If(self.drain | self.row_drain.services):
+                        m.next = "AGAIN"
                 with m.Else():
                     m.d.comb += self.pool_take.eq(1)
-                    m.d.sync += [now.position.eq(following),
+                    m.d.sync += [now.position.eq(following), credit.eq(credit - cost),
                                  now.granules.eq(now.granules + need)]
                     m.next = "PIECE"
                     with m.If(~chain.single):
@@ -317,8 +346,10 @@ class SourceIssue(wiring.Component):
                         self.info_valid.eq(self.pieces.ready & last_piece),
                         # Not before: until then the slot shows what became of the packet that had it last.
                         state.write_valid.eq(self.info_valid),
-                        state.write_value.pieces.eq(now.pieces + 1),
+                        state.write_value.progress.pieces.eq(now.pieces + 1),
                     ]
+                    with m.If((now.position == parsed) & (credit > 0)):
+                        m.d.comb += state.write_value.credit.eq(0)
                     with m.If(self.pieces.ready):
                         m.d.sync += [
                             address.eq(address + length), left.eq(left - length),
@@ -330,7 +361,7 @@ class SourceIssue(wiring.Component):
                         with m.Elif(left == length):
                             m.next = "SEGMENT"
             with m.State("AGAIN"):
-                m.d.comb += self.again.valid.eq(1)
+                m.d.comb += [self.again.valid.eq(1), state.write_valid.eq(1)]
                 with m.If(self.again.ready):
                     m.next = "IDLE"
         return m

@@ -47,11 +47,11 @@ class SourceService(wiring.Component):
     stat_dropped, violation, at_rest : ``Out(1)``
     """
 
-    def __init__(self, config, *, is_source, start_offset, shortest):
+    def __init__(self, config, *, is_source, start_offset, header_size):
         self._config = config
         self._is_source = is_source
         self._start = start_offset
-        self._shortest = shortest
+        self._header_size = header_size
         rows, width = config.rows, row_width(config.rows)
         self._granules = granules = config.tx_buffer_size // GRANULE_SIZE
         port = ChainPortSignature(rows, config.chain_slots, config.segment_groups)
@@ -90,12 +90,15 @@ class SourceService(wiring.Component):
         rows, slots, groups = config.rows, config.chain_slots, config.segment_groups
         granules = self._granules
 
+        # So many of the shortest packets can wait in the store and be read at once.
+        shortest = min(config.queue_window, config.data_tags // 2)
+        quantum = min(64 << (shortest.bit_length() - 1), 2048)
         m.submodules.issue_scheduler = issue_scheduler = Scheduler(rows=rows, kicks=3)
         m.submodules.issue = issue = SourceIssue(
             rows=rows, slots=slots, groups=groups, granules=granules, tags=config.data_tags,
             handle_width=self._handle_width, buffer_width=self._buffer_width,
-            start_offset=self._start, shortest=self._shortest,
-            longest=config.max_frame + self._shortest - 14)
+            start_offset=self._start, header_size=self._header_size, shortest=self._header_size + 14,
+            longest=config.max_frame + self._header_size, quantum=quantum)
         m.submodules.tracker = tracker = FetchTracker(rows=rows, slots=slots)
         m.submodules.retire_scheduler = retire_scheduler = Scheduler(rows=rows, kicks=4)
         m.submodules.retire = retire = SourceRetire(rows=rows, slots=slots, groups=groups,
