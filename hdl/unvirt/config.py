@@ -130,7 +130,7 @@ PRESETS = {
     "default": DeviceConfig(rows=8, control_queue=True),
     # Four windows of chains: beside a queue that keeps a window for ever, and the quarter for queues that hold few, another still
     # gets a window of its own.
-    "wide": DeviceConfig(data_width=256, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=192, meta_contexts=128,
+    "wide": DeviceConfig(data_width=256, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=192,
                          chain_slots=1024, queue_window=256, data_in_flight=10240, tx_buffer_size=65536, rx_buffer_size=65536),
     "wide512": DeviceConfig(data_width=512, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, data_in_flight=20480, tx_buffer_size=131072,

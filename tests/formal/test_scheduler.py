@@ -67,8 +67,8 @@ class SchedulerSpec(Elaboratable):
         queued, queue = inner._named_submodules["queued"][0], inner._named_submodules["fifo"][0]
         flags, fifo = opened_inside(inner, "queued"), opened_inside(inner, "fifo")
         consume, level = register(fifo, "consume"), queue.level
-        set_row, test_row = (register(flags, name) for name in ("set_row", "test_row"))
-        visited, ready, swept = register(inner, "visited"), register(inner, "ready"), queued.sweep.row
+        set_row, test_row, swept = (register(flags, name) for name in ("set_row", "test_row", "swept"))
+        visited, ready = register(inner, "visited"), queued.ready
 
         def cell(cells, address):
             port = cells.read_port(domain="comb")

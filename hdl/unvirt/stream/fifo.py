@@ -128,10 +128,13 @@ class MemoryQueue(_QueueBase):
         m = Module()
         # A power of two, so that the pointers wrap by themselves; where nobody asks for the level there is no counter.
         address_bits = (self._depth - 1).bit_length()
+        # Read into a register of ours, as what is written is never what is being read: a synchronous port would have to show the old value
+        # then, for which yosys puts registers and comparators around the block RAM.
         m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=1 << address_bits, init=[],
-                                                   attrs={"ram_style": "block"})
+                                                   attrs={"ram_style": "block", "no_rw_check": 1})
         write = cells.write_port()
-        read = cells.read_port()
+        read = cells.read_port(domain="comb")
+        shown = Signal(self._shape, reset_less=True)
 
         # One bit more than an address: a full memory and an empty one differ.
         produce = Signal(address_bits + 1)
@@ -146,12 +149,11 @@ class MemoryQueue(_QueueBase):
             write.data.eq(self.i.payload),
             write.en.eq(put),
             read.addr.eq(consume[:address_bits]),
-            read.en.eq(load),
-            self.o.payload.eq(read.data),
+            self.o.payload.eq(shown),
         ]
         m.d.sync += produce.eq(produce + put)
         with m.If(load):
-            m.d.sync += [consume.eq(consume + 1), self.o.valid.eq(1)]
+            m.d.sync += [shown.eq(read.data), consume.eq(consume + 1), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

@@ -128,7 +128,7 @@ class FetchSide(wiring.Component):
         for block, index in ((side, 0), (split, 1), (walker, 2)):
             connect(m, block.config, flipped(self.configs[index]))
         m.submodules.rung = rung = RowFlags(rows=rows)
-        connect_sweep(m, self.sweep, (side, meta, walker, store, rung))
+        connect_sweep(m, self.sweep, (side, meta, walker, store))
 
         # Doorbells: one memory of who is waiting, one of who was notified.
         doorbell = self.notifications

@@ -113,8 +113,8 @@ class MetaReader(wiring.Component):
     Parameters
     ----------
     data_width, rows, contexts : int
-        ``contexts`` is a power of two of at least 16: three eighths for descriptors (two of these for requests), a quarter for walks, an eighth
-        each for indices, flags and ring entries.
+        ``contexts`` is a power of two of at least 16: seven sixteenths for descriptors (two contexts of these for requests), a quarter for
+        walks, an eighth each for indices and flags, a sixteenth for ring entries.
 
     Members
     -------
@@ -188,8 +188,8 @@ class MetaReader(wiring.Component):
         walks = self._walks
         pools = []
         first = [walks]
-        for name, count in (("index", self._contexts // 8), ("flag", self._contexts // 8), ("ring", self._contexts // 8),
-                            ("descriptor", self._contexts * 3 // 8 - _REQUESTS), ("request", _REQUESTS)):
+        for name, count in (("index", self._contexts // 8), ("flag", self._contexts // 8), ("ring", self._contexts // 16),
+                            ("descriptor", self._contexts * 7 // 16 - _REQUESTS), ("request", _REQUESTS)):
             m.submodules[f"{name}_pool"] = pool = FreeList(count)
             pools.append(pool)
             first.append(first[-1] + count)

@@ -62,7 +62,7 @@ class ChainEnds(wiring.Component):
         m = Module()
         m.submodules.fresh = fresh = RowFlags(rows=self._rows)
         m.submodules.newest = newest = RowMemory(ChainEnd, rows=self._rows, readers=1)
-        connect_sweep(m, self.sweep, (newest, fresh))
+        connect_sweep(m, self.sweep, (newest,))
         found = self.ends.payload
         m.d.comb += [
             self.ends.ready.eq(self.kicks.ready),

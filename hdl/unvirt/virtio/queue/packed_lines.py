@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 from .meta import LineAnswer
-from .rows import RowFlags, sweep_once
+from .rows import RowFlags
 
 __all__ = ["LINES", "ArrivedLine", "LineTable"]
 
@@ -65,15 +65,14 @@ class LineTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.arrived = arrived = RowFlags(rows=self._rows * LINES)
-        ready = sweep_once(m, arrived.sweep, self._rows * LINES)
         m.submodules.table = table = memory.Memory(shape=ArrivedLine(self._contexts).size, depth=self._rows * LINES, init=[],
                                                    attrs={"ram_style": "block"})
         write = table.write_port()
         read = table.read_port()
         answer = self.answers.payload
         m.d.comb += [
-            self.answers.ready.eq(self.kicks.ready & ready),
-            self.kicks.valid.eq(self.answers.valid & ready),
+            self.answers.ready.eq(self.kicks.ready & arrived.ready),
+            self.kicks.valid.eq(self.answers.valid & arrived.ready),
             self.kicks.payload.eq(answer.row),
             write.addr.eq(Cat(answer.position[:_NUMBER_BITS], answer.row)),
             write.data.eq(Cat(answer.context, answer.count[:4], answer.error)),

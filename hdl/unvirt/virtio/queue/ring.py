@@ -79,7 +79,7 @@ class RingParser(wiring.Component):
             "added": 7,          # entries before this one have a slot already
         })
         # One place more than there are ring contexts, so that a line can always go to the tail.
-        m.submodules.waiting = waiting = Queue(job_shape, self._contexts // 8)
+        m.submodules.waiting = waiting = Queue(job_shape, max(2, self._contexts // 16))
         job = Signal(job_shape)
         answer = job.answer
         # Position of the entry that is the next to become a chain.

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
 
-__all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep", "connect_sweep", "sweep_once"]
+__all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep", "connect_sweep"]
 
 
 class Sweep(wiring.Signature):
@@ -25,15 +25,6 @@ def connect_sweep(m, sweep, blocks):
     for block in blocks:
         m.d.comb += [block.sweep.valid.eq(sweep.valid), block.sweep.row.eq(sweep.row)]
     m.d.comb += sweep.done.eq(Cat(block.sweep.done for block in blocks).all())
-
-
-def sweep_once(m, sweep, rows):
-    """Clear all rows of a block after reset, and no more; return when that is done."""
-    ready = Signal()
-    m.d.comb += sweep.valid.eq(~ready)
-    with m.If(~ready & sweep.done):
-        m.d.sync += [sweep.row.eq(sweep.row + 1), ready.eq(sweep.row == rows - 1)]
-    return ready
 
 
 class RowMemory(wiring.Component):
@@ -166,6 +157,8 @@ class RowFlags(wiring.Component):
     * setting a flag that is set changes nothing, also in the cycle in which it is looked up in order to be cleared: whoever clears a flag
       must look at what it announces only afterwards.
 
+    After reset a sweep of ``rows`` cycles clears all; until ``ready`` nothing may be set.
+
     Parameters
     ----------
     rows : int
@@ -182,8 +175,8 @@ class RowFlags(wiring.Component):
         Its flag, one cycle later.
     clear : ``In(1)``
         Clear the flag that ``test_value`` shows.
-    sweep : ``In(Sweep)``
-        Clears a row; it waits for both writers.
+    ready : ``Out(1)``
+        The sweep after reset is over.
     """
 
     def __init__(self, *, rows):
@@ -196,13 +189,15 @@ class RowFlags(wiring.Component):
             "test_row": In(row),
             "test_value": Out(1),
             "clear": In(1),
-            "sweep": In(Sweep(rows)),
+            "ready": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         depth = max(self._rows, 2)
-        swept = Signal()
+        swept = Signal(range(depth))
+        with m.If(~self.ready):
+            m.d.sync += [swept.eq(swept + 1), self.ready.eq(swept == depth - 1)]
 
         def side(name):
             """Make one of the memories; return its write port and a transparent read port for either side."""
@@ -221,17 +216,15 @@ class RowFlags(wiring.Component):
             set_mine.addr.eq(self.set_row),
             clear_other.addr.eq(self.set_row),
             self.set_new.eq(setting & (set_mine.data == clear_other.data)),
-            set_write.addr.eq(Mux(swept, self.sweep.row, set_row)),
-            set_write.data.eq(~swept & ~clear_other.data),
-            set_write.en.eq(self.set_new | swept),
+            set_write.addr.eq(Mux(self.ready, set_row, swept)),
+            set_write.data.eq(self.ready & ~clear_other.data),
+            set_write.en.eq(self.set_new | ~self.ready),
             # The clearing side makes its own bit equal.
             set_other.addr.eq(self.test_row),
             clear_mine.addr.eq(self.test_row),
-            self.test_value.eq(set_other.data != clear_mine.data),
-            clear_write.addr.eq(Mux(swept, self.sweep.row, test_row)),
-            clear_write.data.eq(~swept & set_other.data),
-            clear_write.en.eq(self.clear | swept),
-            swept.eq(self.sweep.valid & ~self.set_new & ~self.clear),
-            self.sweep.done.eq(~self.set_new & ~self.clear),
+            self.test_value.eq(self.ready & (set_other.data != clear_mine.data)),
+            clear_write.addr.eq(Mux(self.ready, test_row, swept)),
+            clear_write.data.eq(self.ready & set_other.data),
+            clear_write.en.eq(self.clear | ~self.ready),
         ]
         return m

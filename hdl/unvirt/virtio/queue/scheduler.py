@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...stream.fifo import MemoryQueue, Queue
 from ..contract import row_width
-from .rows import RowFlags, sweep_once
+from .rows import RowFlags
 
 __all__ = ["Scheduler"]
 
@@ -58,7 +58,6 @@ class Scheduler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.queued = queued = RowFlags(rows=self._rows)
-        ready = sweep_once(m, queued.sweep, self._rows)
         kind = Queue if self._rows <= 16 else MemoryQueue
         m.submodules.fifo = fifo = kind(row_width(self._rows), self._rows)
 
@@ -66,11 +65,11 @@ class Scheduler(wiring.Component):
         kicked = Signal()
         taken = Const(0)
         for kick in self.kicks:
-            m.d.comb += kick.ready.eq(ready & ~taken)
-            with m.If(kick.valid & ready & ~taken):
+            m.d.comb += kick.ready.eq(queued.ready & ~taken)
+            with m.If(kick.valid & queued.ready & ~taken):
                 m.d.comb += row.eq(kick.payload)
             taken = taken | kick.valid
-        m.d.comb += kicked.eq(taken & ready)
+        m.d.comb += kicked.eq(taken & queued.ready)
 
         visited = Signal()
         m.d.sync += [fifo.i.payload.eq(row), visited.eq(fifo.o.valid & self.visits.ready)]
