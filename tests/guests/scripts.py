@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Scripts that tests run inside the guest."""
 
-__all__ = ["RESETS"]
+__all__ = ["ETHTOOL", "RESETS"]
 
 RESETS = """
 device=/sys/bus/pci/devices/0000:01:00.0
@@ -24,3 +24,61 @@ echo 1 >/sys/bus/pci/rescan
 again
 """
 """Function-level reset, reset of the bus, removal and rescan; a ping after each."""
+
+ETHTOOL = """
+rings() { echo "STATE $1 $(ethtool --json -g eth0 | tr -d '\\n')"; }
+coalescing() { echo "STATE $1 $(ethtool --json -c eth0 | tr -d '\\n')"; }
+pairs() { echo "STATE $1 $(ethtool -l eth0 | sed -n 's/Combined:[^0-9]*//p' | tail -n 1)"; }
+fetch() {
+    wget -q -T 60 -O /tmp/$1 http://$PEER:$PORT$DOWNLOAD || exit 1
+    [ $1 = first ] || cmp /tmp/first /tmp/$1 || exit 2
+}
+change() {      # what reads the setting back, the name of the step, what sets it; then traffic
+    read_back=$1 name=$2
+    shift 2
+    ethtool "$@" || exit 3
+    $read_back $name
+    ping -c 2 -W 10 $PEER || exit 4
+    fetch $name
+}
+fetch first
+rings rings-at-first
+coalescing coalescing-at-first
+pairs pairs-at-first
+ethtool -G eth0 rx 4 tx 24 && rings tiny-rings && ping -c 2 -W 10 $PEER || exit 5
+change rings rings -G eth0 rx 64 tx 32
+change rings odd-rings -G eth0 rx 100 tx 77
+change pairs two-pairs -L eth0 combined 2
+change pairs one-pair -L eth0 combined 1
+change pairs four-pairs -L eth0 combined 4
+change coalescing tx-coalescing -C eth0 tx-usecs 1000 tx-frames 64
+change coalescing rx-coalescing -C eth0 rx-usecs 100 rx-frames 8
+# A queue that was reset forgets its coalescing; Linux sets it again.
+change rings rings-while-coalescing -G eth0 rx 256 tx 256
+coalescing coalescing-after-rings
+for queue in 0 1; do
+    ethtool --per-queue eth0 queue_mask $((1 << queue)) --coalesce rx-usecs $((30 + 10 * queue)) rx-frames 3 || exit 6
+done
+echo "STATE queues $(ethtool --per-queue eth0 queue_mask 0x7 --show-coalesce | sed -n 's/rx-usecs:[^0-9]*//p' | tr '\\n' ' ')"
+ping -c 2 -W 10 $PEER || exit 7
+change coalescing adaptive -C eth0 adaptive-rx on
+change coalescing at-once -C eth0 adaptive-rx off rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 1
+# Rings and channels change below a download.
+fetch under-way &
+for size in 32 1000 64 1024; do
+    for count in 1 4; do
+        ethtool -G eth0 rx $size tx $size && ethtool -L eth0 combined $count || exit 8
+    done
+done
+wait $! || exit 9
+rings rings-at-last
+pairs pairs-at-last
+ping -c 2 -W 10 $PEER || exit 10
+echo "STATE statistics $(ethtool -S eth0 | sed -n 's/^ *\\([a-z0-9_]*\\): /\\1=/p' | tr '\\n' ' ')"
+before=$(cut -d' ' -f1 /proc/uptime)
+fetch last
+echo "UNVIRT: download $(wc -c </tmp/last) $(sha256sum /tmp/last | cut -d' ' -f1) $before $(cut -d' ' -f1 /proc/uptime)"
+dmesg | grep -E 'virtio|eth0|NETDEV WATCHDOG|Call Trace|WARNING:|BUG:' | sed 's/^/DMESG /'
+true
+"""
+"""Rings, channels and coalescing changed by ethtool; pings and a download after each change, and one that they are changed below."""

@@ -43,6 +43,7 @@ def refused(*arguments):
     (["--pcap", "/none/pcap"], "The folder of /none/pcap does not exist; make it first."),
     (["--json", "/tmp"], "/tmp cannot be written; choose another path."),
     (["--script", "/none"], "The script /none cannot be read (No such file or directory)."),
+    (["--package", "Ethtool!"], "Package must be the name of a Debian package, as ethtool, not 'Ethtool!'."),
     (["--shell", "--script", "x"], "Error: --shell and --script exclude each other; choose one."),
     (["--frob"], "Error: No such option '--frob'."),
     (["--preset", "entropy", "--queue-pairs", "2"], "Preset entropy is no network device: it has no queue pairs; leave out --queue-pairs."),

@@ -102,6 +102,29 @@ def test_initramfs_has_its_settings(tmp_path):
     assert b"07070100000" in image
 
 
+def test_initramfs_has_the_programs_of_packages(tmp_path):
+    """Programs, libraries and links are there, and the link to the loader; documentation is not; nothing replaces what the guest starts with."""
+    if not shutil.which("cpio"):
+        pytest.skip("cpio is not installed")
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    for name in ("usr/sbin", "usr/lib64", "usr/share/doc/tool", "bin"):
+        (tree / name).mkdir(parents=True)
+    (tree / "usr/sbin/tool").write_bytes(b"T")
+    (tree / "usr/sbin/tool").chmod(0o755)
+    (tree / "usr/sbin/other").symlink_to("tool")
+    (tree / "usr/lib64/loader").write_bytes(b"L")
+    (tree / "usr/share/doc/tool/copyright").write_bytes(b"C")
+    (tree / "bin/busybox").write_bytes(b"another")
+    (tree / "unvirt.json").write_text("{}")
+    (tmp_path / "busybox").write_bytes(b"BB")
+    image = build_initramfs(tmp_path / "busybox", [], {}, trees=[tree])
+    root.mkdir()
+    subprocess.run(["cpio", "-idm", "--quiet"], input=image, cwd=root, check=os.geteuid() == 0)     # only root may make the console
+    assert (root / "usr/sbin/tool").stat().st_mode & 0o777 == 0o755 and os.readlink(root / "usr/sbin/other") == "tool"
+    assert (root / "lib64/loader").read_bytes() == b"L" and (root / "bin/busybox").read_bytes() == b"BB"
+    assert not (root / "usr/share/doc").exists() and not (root / "unvirt.json").exists()
+
+
 @pytest.mark.parametrize("script", [INIT, UDHCPC])
 def test_scripts_are_good_shell(script):
     subprocess.run(["sh", "-n"], input=script.encode(), check=True)

@@ -72,6 +72,7 @@ def _say(text):
 @click.option("--pcap", metavar="FILE", help="Write the frames of both directions as pcapng.")
 @click.option("--shell", is_flag=True, help="Give a shell in the guest instead of running the test.")
 @click.option("--script", metavar="FILE", help="Run a shell script in the guest instead of the test.")
+@click.option("--package", multiple=True, metavar="NAME", help="Have the programs of a Debian package in the guest, as ethtool; may be repeated.")
 @click.option("--json", metavar="FILE", help="Write the summary as JSON.")
 @_device_options
 def boot(shell, script, **options):

@@ -13,7 +13,7 @@ __all__ = ["INIT", "UDHCPC"]
 
 INIT = r"""#!/bin/sh
 /bin/busybox --install -s /bin
-export PATH=/bin
+export PATH=/usr/sbin:/usr/bin:/bin
 mount -t devtmpfs dev /dev 2>/dev/null || mdev -s
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -90,7 +90,7 @@ if [ -e $device ]; then
     address=$(ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4)
     say "address ${address:-none} $(uptime)"
 fi
-export PEER PORT
+export PEER PORT DOWNLOAD
 
 case $MODE in
 shell)

@@ -18,13 +18,15 @@ import zstandard
 from .errors import SetupError
 from .init import INIT, UDHCPC
 
-__all__ = ["ENTROPY_MODULES", "MODULES", "build_initramfs", "extract_vmlinux", "kernel_release", "module_closure", "write_newc"]
+__all__ = ["ENTROPY_MODULES", "MODULES", "build_initramfs", "extract_vmlinux", "kernel_release", "module_closure", "tree_entries", "write_newc"]
 
 MODULES = ("virtio_pci", "virtio_net")
 """What the guest needs for a network device; dependencies are found by :func:`module_closure`."""
 
 ENTROPY_MODULES = ("virtio_pci", "virtio_rng")
 """The same for an entropy device."""
+
+NOT_IN_THE_GUEST = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/lib/x86_64-linux-gnu/gconv")
 
 LZ4_LEGACY_BLOCK = 8 << 20      # the legacy frame format cuts its input into blocks of this size
 
@@ -142,7 +144,23 @@ def write_newc(entries):
     return bytes(output)
 
 
-def build_initramfs(busybox, modules, settings, script=None):
+def tree_entries(tree):
+    """Return what the guest needs of an unpacked package tree, as entries of :func:`write_newc`: all of it but documentation and translations."""
+    entries = []
+    for path in sorted(Path(tree).rglob("*")):
+        name = path.relative_to(tree).as_posix()
+        if name.startswith(NOT_IN_THE_GUEST) or name == "unvirt.json":
+            continue
+        if path.is_symlink():
+            entries.append((name, 0o120777, os.readlink(path).encode()))
+        elif path.is_dir():
+            entries.append((name, 0o40755, b""))
+        else:
+            entries.append((name, 0o100000 | path.stat().st_mode & 0o777, path.read_bytes()))
+    return entries
+
+
+def build_initramfs(busybox, modules, settings, script=None, trees=()):
     """Return an initramfs that runs :data:`unvirt_sim.guest.init.INIT`.
 
     Parameters
@@ -155,6 +173,8 @@ def build_initramfs(busybox, modules, settings, script=None):
         Variables of the init script, by name.
     script
         Bytes of a script to run once the network is up, or None.
+    trees
+        Folders of unpacked Debian packages whose programs the guest is to have.
     """
     directory, file, program, link, device = 0o40755, 0o100644, 0o100755, 0o120777, 0o20600
     lines = [f"{name}='{str(value).translate({39: None})}'\n" for name, value in settings.items()]
@@ -171,7 +191,11 @@ def build_initramfs(busybox, modules, settings, script=None):
     entries += [(f"lib/modules/{name}", file, content) for name, content in modules]
     if script is not None:
         entries.append(("etc/script", program, script))
-    return write_newc(entries)
+    # Where programs look for their loader: packages rely on the base system for this link.
+    found = {"lib64": ("lib64", link, b"usr/lib64")} if trees else {}
+    found |= {entry[0]: entry for tree in trees for entry in tree_entries(tree)}
+    own = {entry[0] for entry in entries}
+    return write_newc(entries + [entry for name, entry in found.items() if name not in own])
 
 
 def write_atomically(path, content):

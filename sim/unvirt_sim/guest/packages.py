@@ -21,7 +21,7 @@ from ..cache import cache_folder, locked
 from .apt import PrivateApt
 from .errors import SetupError
 
-__all__ = ["KERNELS", "Program", "find_qemu", "find_passt", "find_busybox", "find_kernel", "check_kernel"]
+__all__ = ["KERNELS", "Program", "find_qemu", "find_passt", "find_busybox", "find_kernel", "check_kernel", "check_packages", "find_packages"]
 
 QEMU_MINIMUM = (10, 1)
 
@@ -31,6 +31,7 @@ KERNELS = {"6.1": "bookworm", "6.12": "trixie", "7": "forky"}
 # Asked for by dependencies of QEMU and the kernels but of no use to a program that is only unpacked and run.
 NEEDLESS = re.compile(r"^(systemd|libc-gconv-modules-extra|openssl-provider-legacy|gcc-\d+-base|mount|kmod|debconf|initramfs-tools.*|"
                       r"libapparmor1-doc|ipxe-qemu|acl)$")
+PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 KERNEL_PARTS = re.compile(r"^linux-(image|binary|modules)-\d.*-cloud-amd64$")
 
 console = Console(stderr=True, highlight=False)
@@ -220,6 +221,19 @@ def find_busybox():
         if (tree / name).exists():
             return tree / name
     raise SetupError(f"The package tree {tree} has no busybox; remove it and run again.")
+
+
+def check_packages(names):
+    """Refuse what cannot be the name of a Debian package, before anything is fetched."""
+    for name in names:
+        if not PACKAGE_NAME.fullmatch(name):
+            raise SetupError(f"Package must be the name of a Debian package, as ethtool, not {name!r}.")
+
+
+def find_packages(names):
+    """Return the folders of trees with the Debian packages ``names`` for the guest, each with all that it depends on."""
+    check_packages(names)
+    return [_fetch_tree(f"guest-{name}", [["trixie"], ["forky"]], [name], keep=lambda archive: not NEEDLESS.match(archive.name)) for name in names]
 
 
 def check_kernel(name):

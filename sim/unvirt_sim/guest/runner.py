@@ -21,7 +21,7 @@ from .errors import GuestError, SetupError
 from .measure import PingMeter
 from .net import check_network, create_network
 from .net.pcap import PcapngWriter
-from .packages import check_kernel, find_busybox, find_kernel, find_qemu
+from .packages import check_kernel, check_packages, find_busybox, find_kernel, find_packages, find_qemu
 from .qemu import QemuProcess, device_option, machine_options
 from .summary import Summary
 from .vfio_user import VfioUserServer, check_socket
@@ -52,6 +52,8 @@ class BootOptions(ServeOptions):
     kernel: str = "6.12"
     shell: bool = False
     script: str | None = None
+    package: tuple = ()
+    """Names of Debian packages whose programs the guest is to have."""
     json: str | None = None
     pings: int = 5
     entropy_bytes: int = 512
@@ -188,16 +190,17 @@ def boot(options, *, simulation=None, say=lambda text: None, show=None):
         except OSError as error:
             raise SetupError(f"The script {options.script} cannot be read ({error.strerror}).") from error
     check_kernel(options.kernel)
-    qemu, busybox = find_qemu(), find_busybox()
+    check_packages(options.package)
+    qemu, busybox, trees = find_qemu(), find_busybox(), find_packages(options.package)
     folder = Path(tempfile.mkdtemp(prefix="unvirt-boot-"))
     try:
-        return _boot(options, folder, qemu, busybox, script, simulation, say, show)
+        return _boot(options, folder, qemu, (busybox, trees), script, simulation, say, show)
     except (SetupError, BuildError):
         shutil.rmtree(folder)       # nothing ran: there is nothing to look up in it
         raise
 
 
-def _boot(options, folder, qemu, busybox, script, simulation, say, show):
+def _boot(options, folder, qemu, programs, script, simulation, say, show):
     net = _config(options).personality == "net"
     summary = Summary(options.kernel, options.net if net else "none", options.preset, options.device, qemu=qemu.version, logs=str(folder))
     with contextlib.ExitStack() as stack:
@@ -218,7 +221,8 @@ def _boot(options, folder, qemu, busybox, script, simulation, say, show):
             stack.callback(content.close)
             settings |= {"DOWNLOAD": content.path, "PORT": content.port}
         initramfs = folder / "initramfs"
-        initramfs.write_bytes(kernels.build_initramfs(busybox, modules, settings, script))
+        busybox, trees = programs
+        initramfs.write_bytes(kernels.build_initramfs(busybox, modules, settings, script, trees))
         service = None
         meter = PingMeter()
         if options.device == "rtl":
