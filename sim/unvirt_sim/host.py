@@ -23,7 +23,8 @@ class Host(Protocol):
     """A PCIe host with memory, one device, and the far end of its Ethernet port.
 
     A host whose device has 32-bit BARs also has ``bar_window_32()``, the same below 4 GiB; one whose device does not tell by the WRITE flag of
-    used descriptors whether it wrote (QEMU's does not: seen with 11.1) has ``tells_written = False``.
+    used descriptors whether it wrote (QEMU's does not: seen with 11.1) has ``tells_written = False``; one whose device leaves num_buffers alone
+    without MRG_RXBUF (QEMU's does) has ``counts_buffers = False``.
 
     All sizes are bytes; addresses are bus addresses. Posted writes return before they reach the device, in order.
     """

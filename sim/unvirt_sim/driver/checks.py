@@ -81,11 +81,11 @@ def untouched(what, found, expected, base=0):
                           f"({expected[at]:#04x} became {found[at]:#04x})")
 
 
-def receive_header(header, features):
+def receive_header(header, features, *, counted=True):
     """Check the header of a received packet and return num_buffers [5.1.6.4].
 
     Bits that only offloads may set are 0 unless the offload was negotiated; num_buffers is at least 1, and exactly 1
-    without MRG_RXBUF.
+    without MRG_RXBUF. ``counted`` says whether the device keeps to the last.
     """
     flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers = spec.NET_HEADER.unpack(
         header[:spec.NET_HEADER.size])
@@ -98,9 +98,10 @@ def receive_header(header, features):
         # Not demanded by the text, but a device that leaves these undefined leaks old data to the driver.
         rest = (hdr_len, gso_size, csum_start, csum_offset)
         check(rest == (0, 0, 0, 0), f"Received header has hdr_len, gso_size, csum_start, csum_offset {rest} without an offload")
-    check(num_buffers >= 1, "Received header has num_buffers 0")
     if not features >> Feature.MRG_RXBUF & 1:
-        check(num_buffers == 1, f"Received header has num_buffers {num_buffers} without MRG_RXBUF")
+        check(num_buffers == 1 or not counted, f"Received header has num_buffers {num_buffers} without MRG_RXBUF")
+        return 1
+    check(num_buffers >= 1, "Received header has num_buffers 0")
     return num_buffers
 
 

@@ -209,7 +209,7 @@ class NetDriver(QueueDriver):
             first = self._fragments[0]
             check(first.length >= self.header_size, f"A packet of {first.length} bytes has no whole header")
             header = await first.chain.token.load(first.length, exact=self.exact)
-            count = checks.receive_header(header, self.device.features)
+            count = checks.receive_header(header, self.device.features, counted=getattr(self.host, "counts_buffers", True))
             # All buffers of a packet become visible together [5.1.6.4].
             check(len(self._fragments) >= count, f"num_buffers is {count} but {len(self._fragments)} buffers are used")
             parts, self._fragments = self._fragments[:count], self._fragments[count:]

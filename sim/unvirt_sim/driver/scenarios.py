@@ -320,6 +320,5 @@ SCENARIOS = {scenario.__name__: scenario for scenario in (
 SPLIT_ONLY = ("late_indirect",)
 """Scenarios that a packed virtqueue has nothing like."""
 
-NEEDS = {"late_indirect": "direct descriptors that end in an indirect table [2.7.5.3.1]", "zero_length": "elements of no bytes",
-         "unmerged": "num_buffers of 1 without MRG_RXBUF [5.1.6.4]"}
+NEEDS = {"late_indirect": "direct descriptors that end in an indirect table [2.7.5.3.1]", "zero_length": "elements of no bytes"}
 """Scenarios that need what the specification gives a driver and QEMU's device (seen: 11.1) does not."""

@@ -65,6 +65,7 @@ class QtestHost:
     """
 
     tells_written = False
+    counts_buffers = False
 
     def __init__(self, program, options=None):
         self._folder = Path(tempfile.mkdtemp(prefix="unvirt-qtest-"))
