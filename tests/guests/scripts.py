@@ -48,7 +48,9 @@ coalescing coalescing-at-first
 pairs pairs-at-first
 ethtool -G eth0 rx 4 tx $TINY && rings tiny-rings && ping -c 2 -W 10 $PEER || exit 5
 change rings rings -G eth0 rx 64 tx 32
-if [ $ODD = 128 ]; then      # Linux wants powers of two for a split ring; it finds out when the queue is in reset, and brings it back
+# Linux wants powers of two for a split ring; it finds out when the queue is in reset, and brings it back. With IN_ORDER (bit 35) Linux 7 forgets
+# to start that ring at its beginning: "id 0 is not a head!", on QEMU's own device too.
+if [ $ODD = 128 ] && [ "$(cut -c36 /sys/class/net/eth0/device/features)" = 0 ]; then
     ethtool -G eth0 rx 100 && exit 11
     dmesg -c | grep 'resize rx fail'
     change rings refused -G eth0 tx 64
