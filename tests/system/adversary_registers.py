@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the wicked driver does with registers: resets at any moment, initialisation in any order, doorbells, accesses of any kind."""
 
-from unvirt_sim.driver.pci import CAP_PCIE, DEVICE_CONTROL_FLR, PCIE_DEVICE_CONTROL
+from unvirt_sim.driver.pci import CAP_PCIE, COMMAND, DEVICE_CONTROL_FLR, PCIE_DEVICE_CONTROL
 from unvirt_sim.driver.spec import COMMON, NO_VECTOR, CfgType, Feature, Status, mask
 from unvirt_sim.harness_host import run_driver as go
 
@@ -180,8 +180,13 @@ class Registers:
         at = function.has_capability(CAP_PCIE).offset + PCIE_DEVICE_CONTROL
         assert self.simulation.violations == [], self.simulation.violations[0]
         go(function.write(at, 2, go(function.read(at, 2)) | DEVICE_CONTROL_FLR))
-        # Software waits 100 ms: what was asked for before has been answered by then, or given up.
-        self.simulation.run(self.timeout + 1000)
+        # Software waits 100 ms; the device is done when the command register is 0 again: what it asked for is answered then, or given up.
+        for _ in range(self.timeout // 10):
+            if go(function.read(COMMAND, 2)) == 0:
+                break
+            self.simulation.run(20)
+        else:
+            raise AssertionError("the function level reset does not end")
         # The harness takes bus mastering for off at once; the device comes to rest first, and may request what it is allowed until then.
         others = [what for what in self.simulation.violations if not what.endswith("without bus mastering")]
         assert others == [], others[0]
