@@ -311,7 +311,7 @@ class Episode(Registers, Requests):
 PLAY = {
     "describe": (6, Episode.describe), "entry": (3, Episode.entry), "publish": (2, Episode.publish), "ring": (3, Episode.ring),
     "frame": (1, Episode.frame), "run": (1, Episode.run), "fault": (2, Episode.fault), "poke": (2, Episode.poke), "master": (1, Episode.master),
-    "send": (5, Episode.send), "queue_reset": (2, Episode.queue_reset), "restart": (3, Episode.restart), "enable": (2, Episode.enable),
+    "send": (5, Episode.send), "queue_reset": (3, Episode.queue_reset), "restart": (3, Episode.restart), "enable": (2, Episode.enable),
     "status": (1, Episode.status), "odd": (4, Episode.odd), "isr": (1, Episode.isr), "window": (4, Episode.window),
     "config": (3, Episode.config),
 }

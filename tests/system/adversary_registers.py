@@ -123,10 +123,18 @@ class Registers:
             self.simulation.run(20)
         raise AssertionError("the reset does not end")
 
-    def queue_reset(self, number, how):
-        """Reset a queue at this moment; bits of ``how``: waited for, enabled again, its memory written over, with nothing configured, dirty rings."""
+    def queue_reset(self, number, how, cycles):
+        """Reset a queue; bits of ``how``: waited for, enabled again, its memory written over, with nothing configured, dirty rings.
+
+        If ``cycles`` is not 0 the queue is given something to do first, and so many cycles for it.
+        """
         device, queue = self.device, self.queues[number % 2]
         wait, again, over, bare, dirty = (how >> bit & 1 for bit in range(5))
+        if cycles:
+            for _ in range(3):
+                self.send(number, 0, 0, 0, 1001)
+                self.frame(1000)
+            self.simulation.run(cycles)
         go(device.set("queue_select", queue.number))
         if queue.enabled:
             queue.resetting = bool(self.features >> Feature.RING_RESET & 1 and go(device.status()) & Status.FEATURES_OK)
