@@ -67,7 +67,6 @@ class Queue:
         self.index = 0                            # available index of a split ring
         self.slot, self.wrap = 0, 1               # where the next request goes
         self.clean = True                         # nothing but whole requests was written to the descriptors
-        self.sent = []                            # heads of a packed ring, in the order of the requests
 
 
 class Episode(Registers, Requests):

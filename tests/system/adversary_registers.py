@@ -60,7 +60,7 @@ class Registers:
     def enable(self, number, value):
         """Write queue_enable, of a queue that is enabled or not, with what it has."""
         since = self.simulation.cycle
-        go(self.device.set("queue_select", number % 3))
+        go(self.device.set("queue_select", (0, 1, 0xFF)[number % 3]))
         self.breaks("PCI-COMMON-25", value % 2 == 0)
         go(self.device.set("queue_enable", value % 2))
         self.learn(since)
