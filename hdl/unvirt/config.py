@@ -47,7 +47,6 @@ class DeviceConfig:
     nonposted_depth: int = 16         # host reads that may wait; the credits advertised
     meta_tags: int = 16               # tags kept for index, ring and descriptor reads
     data_tags: int = 48               # tags kept for packet data
-    data_in_flight: int = 2560        # bytes of packets asked for and not answered at which the next read waits
     meta_contexts: int = 64           # reads of rings and descriptors in flight, walks among them
     chain_slots: int = 128            # descriptor chains held at once
     queue_window: int = 64            # chains held per queue
@@ -81,7 +80,6 @@ class DeviceConfig:
         if self.meta_tags + self.data_tags > 256:
             raise ValueError(f"Meta tags and data tags must sum to at most 256, not "
                              f"{self.meta_tags + self.data_tags}; lower one of them")
-        _check_range(self, "data_in_flight", 512, 1 << 20)
         _check_power(self, "meta_contexts", 16, 128)
         _check_power(self, "chain_slots", 8, 4096)
         _check_power(self, "queue_window", 4, 512)
@@ -131,9 +129,9 @@ PRESETS = {
     # Four windows of chains: beside a queue that keeps a window for ever, and the quarter for queues that hold few, another still
     # gets a window of its own.
     "wide": DeviceConfig(data_width=256, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=192,
-                         chain_slots=1024, queue_window=256, data_in_flight=10240, tx_buffer_size=65536, rx_buffer_size=65536),
+                         chain_slots=1024, queue_window=256, tx_buffer_size=65536, rx_buffer_size=65536),
     "wide512": DeviceConfig(data_width=512, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
-                            chain_slots=512, queue_window=256, data_in_flight=20480, tx_buffer_size=131072,
+                            chain_slots=512, queue_window=256, tx_buffer_size=131072,
                             rx_buffer_size=131072),
     "entropy": DeviceConfig(personality="entropy", msix_vectors=2, meta_tags=8, data_tags=8, meta_contexts=16, chain_slots=32, queue_window=16,
                             segment_groups=32, max_chain=32, max_queue_size=256, tx_buffer_size=16384, rx_buffer_size=16384),

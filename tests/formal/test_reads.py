@@ -45,7 +45,7 @@ class RequestSpec(Elaboratable):
         m = Module()
         piece = ReadPiece(2, 8)
         tags = split_tags(2, 2)
-        dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8), limits=(None, 300))
+        dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8))
         m.submodules.dut = inner = opened(dut)
         most = AnyConst(3)
         drive_inputs(m, dut.tx_nonposted.ready, dut.writes_accepted, dut.writes_numbered, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,

@@ -89,6 +89,7 @@ class Episode(Registers, Requests):
         self.packed, self.events, self.size = packed, events, SIZE
         self.broken = Counter()                         # {id: times} of the rules for drivers
         self.asked = False                              # for a reset, at any time
+        self.lost = False                               # reads may have been lost for ever
         wanted = PACKED if packed else WANTED
         self.driver = NetDriver(go(VirtioDevice.find(self.host)))
         self.device = self.driver.device
@@ -175,7 +176,9 @@ class Episode(Registers, Requests):
         self.simulation.run(cycles)
 
     def fault(self, kind, amount):
-        self.simulation.set_link(LinkConfig(**{FAULTS[kind % len(FAULTS)]: amount / 8}))
+        fault = FAULTS[kind % len(FAULTS)]
+        self.lost = self.lost or fault == "drop"
+        self.simulation.set_link(LinkConfig(**{fault: amount / 8}))
 
     def master(self, on):
         go(self.device.function.command(bus_master=bool(on)))
@@ -300,6 +303,10 @@ class Episode(Registers, Requests):
             queue.release()
         device.queues = {}
         self.simulation.take_frames()
+        if self.lost:
+            # The tags of reads that were never answered stay out of use until the link is reset, and there may be no others.
+            self.simulation.reset("hot")
+            self.restore(device)
         again = go(NetDriver.find(self.host))
         go(again.start(queue_size=64, interrupts="poll"))
         go(Traffic(self.simulation, self.host, again, rng=random.Random(1), count=6, sizes=SHORT, outstanding=6, window=4).run())

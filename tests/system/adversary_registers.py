@@ -199,8 +199,12 @@ class Registers:
         others = [what for what in self.simulation.violations if not what.endswith("without bus mastering")]
         assert others == [], others[0]
         self.simulation.forgive()
-        go(function._write_bars())
-        go(function.command())
+        self.restore(device)
+
+    def restore(self, device):
+        """Bring the configuration space back after a reset of it."""
+        go(device.function._write_bars())
+        go(device.function.command())
         go(device.use_msix((0, 1, 2)))
 
     def restart(self, reset, order, features):

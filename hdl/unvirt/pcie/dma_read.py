@@ -38,7 +38,7 @@ class DmaRead(wiring.Component):
     Parameters
     ----------
     config : DeviceConfig
-        Uses ``data_width``, ``meta_tags``, ``data_tags``, ``data_in_flight`` and ``completion_timeout``.
+        Uses ``data_width``, ``meta_tags``, ``data_tags`` and ``completion_timeout``.
     meta_handle_width, meta_buffer_width, data_handle_width, data_buffer_width : int
         Of the clients' signatures.
 
@@ -103,7 +103,7 @@ class DmaRead(wiring.Component):
         tags = split_tags(config.meta_tags, config.data_tags)
         m.submodules.issuer = issuer = ReadIssuer(
             data_width=config.data_width, tags=tags,
-            handle_widths=self._handle_widths, buffer_widths=self._buffer_widths, limits=(None, config.data_in_flight))
+            handle_widths=self._handle_widths, buffer_widths=self._buffer_widths)
         m.submodules.completer = completer = ReadCompleter(
             data_width=config.data_width, tags=tags[0].count + tags[1].count,
             timeout=config.completion_timeout, handle_width=max(self._handle_widths),
@@ -127,7 +127,6 @@ class DmaRead(wiring.Component):
             issuer.released_tag.eq(completer.released_tag),
             issuer.ended_valid.eq(completer.ended_valid),
             issuer.ended_client.eq(completer.ended_client),
-            issuer.ended_length.eq(completer.ended_length),
             self.stat_unexpected.eq(completer.stat_unexpected),
             self.stat_timeout.eq(completer.stat_timeout),
             self.stat_failed.eq(completer.stat_failed),

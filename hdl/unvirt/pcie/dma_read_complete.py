@@ -91,8 +91,8 @@ class ReadCompleter(wiring.Component):
         Look-up of a client's next granule.
     write, write_client : ``Out``
         Write to the memory of a client.
-    ended_valid, ended_client, ended_handle, ended_error, ended_length : ``Out``
-        A read has ended, of so many bytes; its last one is written in this cycle.
+    ended_valid, ended_client, ended_handle, ended_error : ``Out``
+        A read has ended; its last byte is written in this cycle.
     released_valid, released_tag : ``Out``
         A tag is free again; with ``ended_valid`` if it is that read's.
     stat_unexpected, stat_timeout, stat_failed : ``Out(1)``
@@ -125,7 +125,6 @@ class ReadCompleter(wiring.Component):
             "ended_client": Out(1),
             "ended_handle": Out(handle_width),
             "ended_error": Out(1),
-            "ended_length": Out(10),
             "released_valid": Out(1),
             "released_tag": Out(8),
             "stat_unexpected": Out(1),
@@ -265,7 +264,6 @@ class ReadCompleter(wiring.Component):
             self.ended_client.eq(record.client),
             self.ended_handle.eq(record.handle),
             self.ended_error.eq(error),
-            self.ended_length.eq(record.remaining),
             self.released_valid.eq(release),
             self.released_tag.eq(tag),
             self.stat_unexpected.eq(last & verdict.unexpected),

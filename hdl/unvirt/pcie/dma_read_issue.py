@@ -57,11 +57,12 @@ def byte_enables(m, name, offset, end):
 class ReadIssuer(wiring.Component):
     """Turns pieces of two clients into read requests.
 
-    Latency one cycle without a fence, two with one that is satisfied already. One request per cycle, in each client's order; the clients take
-    turns. A piece whose fence waits holds back only its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a
-    TLP) while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may ever come back; and it waits while
-    ``limits[n]`` bytes of its client are asked for and not answered. ``requests[n].ready`` depends combinationally on the ``valid`` of both
-    clients and on ``tx_nonposted.ready``. Reset empties it.
+    Latency one cycle without a fence, two with one that is satisfied already. One request per
+    cycle, in each client's order; the clients take turns. A piece whose fence waits holds back only
+    its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a TLP)
+    while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may
+    ever come back. ``requests[n].ready`` depends combinationally on the ``valid`` of both clients
+    and on ``tx_nonposted.ready``. Reset empties it.
 
     Parameters
     ----------
@@ -71,9 +72,6 @@ class ReadIssuer(wiring.Component):
         Tags of each client.
     handle_widths, buffer_widths : pairs of int
         As in each client's signature.
-    limits : pair of int or None
-        Bytes at which each client waits for answers. More than the link carries while the host answers would only queue up in the host,
-        and all other reads behind them.
 
     Members
     -------
@@ -89,8 +87,8 @@ class ReadIssuer(wiring.Component):
         A tag enters use.
     released_valid, released_tag : ``In``
         A tag is free again, of client ``ended_client``.
-    ended_valid, ended_client, ended_length : ``In``
-        A read of so many bytes has ended; its tag is released or quarantined.
+    ended_valid, ended_client : ``In``
+        A read has ended; its tag is released or quarantined.
     refused_0, refused_1 : ``Out(stream.Signature(handle))``
         Pieces that end in an error without a request.
     presented : ``Out(1)``
@@ -99,9 +97,8 @@ class ReadIssuer(wiring.Component):
         No piece here, no read waits for completions.
     """
 
-    def __init__(self, *, data_width, tags, handle_widths, buffer_widths, limits):
+    def __init__(self, *, data_width, tags, handle_widths, buffer_widths):
         self._tags = tags
-        self._limits = limits
         self._pieces = [ReadPiece(*widths) for widths in zip(handle_widths, buffer_widths,
                                                              strict=True)]
         self._record = TagRecord(max(handle_widths), max(buffer_widths))
@@ -123,7 +120,6 @@ class ReadIssuer(wiring.Component):
             "released_tag": In(8),
             "ended_valid": In(1),
             "ended_client": In(1),
-            "ended_length": In(10),
             "refused_0": Out(stream.Signature(handle_widths[0])),
             "refused_1": Out(stream.Signature(handle_widths[1])),
             "presented": Out(1),
@@ -210,7 +206,6 @@ class ReadIssuer(wiring.Component):
         taken = Signal(name=f"taken_{index}")
         hold = Signal(name=f"hold_{index}")
         passed = Signal(name=f"passed_{index}")
-        enough = Signal(name=f"enough_{index}")
         waiting = Signal(range(self._tags[index].count + 1), name=f"waiting_{index}")
 
         ended = Signal(name=f"ended_{index}")
@@ -227,7 +222,7 @@ class ReadIssuer(wiring.Component):
             # Fewer than 128 commands lie between acceptance and numbering.
             passed.eq(Mux(held_valid, ~wrap_sub(self.writes_numbered, mark)[7],
                           requests.valid & ~requests.payload.fence)),
-            can_issue.eq(passed & pool.alloc.valid & ~refuse & self.enable & ~enough),
+            can_issue.eq(passed & pool.alloc.valid & ~refuse & self.enable),
             refused.payload.eq(piece.handle),
             refused.valid.eq(refuse & (held_valid | requests.valid)),
             taken.eq(issue | (refused.valid & refused.ready)),
@@ -235,10 +230,6 @@ class ReadIssuer(wiring.Component):
             requests.ready.eq(~held_valid & (taken | hold)),
         ]
         m.d.sync += waiting.eq(waiting + issue - ended)
-        if limit := self._limits[index]:
-            asked = Signal(range(limit + (1 << len(piece.length)) + 1), name=f"asked_{index}")
-            m.d.sync += asked.eq(asked + Mux(issue, piece.length, 0) - Mux(ended, self.ended_length, 0))
-            m.d.comb += enough.eq(asked >= limit)
         with m.If(hold):
             m.d.sync += [held.eq(requests.payload), held_valid.eq(1),
                          mark.eq(self.writes_accepted)]
