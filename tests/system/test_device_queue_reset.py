@@ -7,6 +7,7 @@ import random
 import pytest
 from settings import TIMEOUT
 
+from unvirt_sim.driver.device import VirtioDevice
 from unvirt_sim.driver.net import COALESCING, IN_ORDER, MULTIQUEUE, PACKED, TX_VECTOR, WANTED, NetDriver
 from unvirt_sim.driver.spec import NO_VECTOR, Ctrl, CtrlAck, Feature, Status, mask
 from unvirt_sim.harness_host import run_driver as go
@@ -92,6 +93,26 @@ def test_registers(device):
         assert go(registers.get(field)) == 0
     go(registers.set("queue_reset", 1))                      # of a queue that is not enabled
     assert go(registers.get("queue_reset")) == 0
+
+
+def test_before_the_features_are_agreed(device):
+    """RING_RESET counts from FEATURES_OK on, not while it is only accepted, nor if the device refuses what was accepted."""
+    simulation, host = device("default")
+    driver = go(VirtioDevice.find(host))
+    go(driver.start_negotiation())
+    go(driver.setup_queue(1, size=8))
+    offered = go(driver.offered())
+    for word in (offered, offered | mask(Feature.CSUM)):
+        go(driver.accept(word))
+        go(driver.set("queue_select", 1))
+        go(driver.set("queue_reset", 1))
+        simulation.run(200)
+        assert go(driver.get("queue_reset")) == 0 and go(driver.get("queue_enable")) == 1
+    go(driver.add_status(Status.FEATURES_OK))
+    assert not go(driver.status()) & Status.FEATURES_OK
+    go(driver.set("queue_reset", 1))
+    simulation.run(200)
+    assert go(driver.get("queue_reset")) == 0 and go(driver.get("queue_enable")) == 1
 
 
 def test_without_the_feature(device):

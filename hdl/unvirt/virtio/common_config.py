@@ -280,7 +280,7 @@ class CommonConfig(wiring.Component):
                 with m.If(high_half):
                     m.d.sync += queue_select.eq(value[16:])
             with m.Case(Common.QUEUE_RESET >> 2):
-                with m.If(high_half & (value[16:] == 1) & accepted[Feature.RING_RESET] & was_enabled & valid_queue & ~resetting):
+                with m.If(high_half & (value[16:] == 1) & accepted[Feature.RING_RESET] & frozen & was_enabled & valid_queue & ~resetting):
                     m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET), self.write_enable.eq(0b0001)]
             with m.Default():
                 fixed = Signal(32)
