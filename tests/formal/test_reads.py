@@ -129,11 +129,11 @@ class MetaSpec(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        dut = MetaReader(data_width=64, rows=2, contexts=16)
+        dut = MetaReader(data_width=64, rows=2, contexts=16, serves_requests=True)
         m.submodules.dut = inner = opened(dut)
         client = dut.client
-        for name in ("index", "flag", "ring", "descriptor", "request", "walk"):
-            reads = getattr(dut, f"{name}_reads")
+        of_kind = {name: getattr(dut, f"{name}_reads") for name in ("index", "flag", "ring", "descriptor", "walk")}
+        for name, reads in (of_kind | {"request": dut.requests.reads}).items():
             read = reads.payload
             drive(m, reads)
             if name in ("index", "flag"):
@@ -144,7 +144,7 @@ class MetaSpec(Elaboratable):
                 m.d.comb += Assume(~reads.valid | in_block(read.address, read.length, 7))
         drive_inputs(m, client.requests.ready, client.write.enable, client.write.address_low, client.done_valid, client.done_handle,
                      client.done_error, dut.index_answers.ready, dut.flag_answers.ready, dut.ring_free.valid, dut.ring_free.context,
-                     dut.line_free.valid, dut.line_free.context, dut.request_free.valid, dut.request_free.context)
+                     dut.line_free.valid, dut.line_free.context, dut.requests.free.valid, dut.requests.free.context)
         piece = client.requests.payload
         tail_piece = piece.shape()(register(inner, "tail_piece"))
         m.d.comb += [

@@ -16,7 +16,7 @@ from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .contract import RowDrain
-from .meta import LineRead, SmallAnswer, SmallRead
+from .reads import LineRead, SmallAnswer, SmallRead
 from .rows import RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
 

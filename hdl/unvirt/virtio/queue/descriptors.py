@@ -6,7 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
-from .meta import ContextFree, LineAnswer, LinePortSignature
+from .reads import ContextFree, LineAnswer, LinePortSignature
 
 __all__ = ["Descriptor", "DescriptorFlags", "DescriptorItem", "DescriptorReader"]
 

@@ -101,7 +101,7 @@ class QueueEngine(wiring.Component):
         self._coalesces = coalesces
         self._sink_size = sink_size
         self._sink_cut = sink_cut
-        self._fetch = FetchSide(config, is_sink=is_sink)
+        self._fetch = FetchSide(config, is_sink=is_sink, serves_requests=self._has_requests)
         self._source = SourceService(config, is_source=lambda row: ~is_sink(row) & ~self._is_request(row), start_offset=start_offset,
                                      header_size=header_size)
         granules = config.tx_buffer_size // GRANULE_SIZE
@@ -265,11 +265,8 @@ class QueueEngine(wiring.Component):
             data_width=config.data_width, rows=config.rows, slots=config.chain_slots, groups=config.segment_groups,
             contexts=config.meta_contexts, is_request=self._is_request)
         connect(m, request.chains, fetch.request)
-        connect(m, request.reads, fetch.request_reads)
+        connect(m, request.lines, fetch.requests)
         m.d.comb += request.chains_left.eq(fetch.chains_left)
-        connect(m, fetch.request_answers, request.answers)
-        connect(m, request.port, fetch.request_port)
-        connect(m, request.free, fetch.request_free)
         connect(m, request.used, used.elements[2])
         connect(m, request.requests, flipped(self.requests))
         connect(m, flipped(self.responses), request.responses)

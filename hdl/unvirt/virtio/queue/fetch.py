@@ -17,8 +17,9 @@ from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
 from .contract import ChainPortSignature, RowDrain
 from .descriptors import DescriptorReader
-from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead, MetaReader, SmallAnswer, SmallRead
+from .meta import MetaReader
 from .packed_side import PackedSide
+from .reads import LineClientSignature, SmallAnswer, SmallRead
 from .ring_side import RingSelect
 from .rows import RowFlags, Sweep, connect_sweep
 from .scheduler import Scheduler
@@ -56,20 +57,21 @@ class FetchSide(wiring.Component):
     ready_rows : ``Out(stream)``
         Source rows with a chain that became usable.
     issue, retire, sink, request : ``In(ChainPortSignature)``
-        Consumers of chains.
-    request_reads, request_answers, request_port, request_free :
+        Consumers of chains; the last if there are requests.
+    requests : ``In(LineClientSignature)``
         Lines of requests, through contexts of their own.
     violation, at_rest, chains_left : ``Out(1)``
         ``chains_left``: some chain is in the store.
     sweep : ``In``
     """
 
-    def __init__(self, config, *, is_sink):
+    def __init__(self, config, *, is_sink, serves_requests=False):
         self._config = config
         self._is_sink = is_sink
+        self._serves_requests = serves_requests
         rows, width = config.rows, row_width(config.rows)
         meta = self._meta = MetaReader(data_width=config.data_width, rows=rows,
-                                       contexts=config.meta_contexts)
+                                       contexts=config.meta_contexts, serves_requests=serves_requests)
         port = ChainPortSignature(rows, config.chain_slots, config.segment_groups)
         super().__init__({
             "drain": In(1),
@@ -94,16 +96,11 @@ class FetchSide(wiring.Component):
             "issue": In(port),
             "retire": In(port),
             "sink": In(port),
-            "request": In(port),
-            "request_reads": In(stream.Signature(LineRead(rows))),
-            "request_answers": Out(stream.Signature(LineAnswer(rows, config.meta_contexts))),
-            "request_port": In(LinePortSignature(config.data_width, config.meta_contexts)),
-            "request_free": In(ContextFree(rows, config.meta_contexts)),
             "violation": Out(1),
             "at_rest": Out(1),
             "chains_left": Out(1),
             "sweep": In(Sweep(rows)),
-        })
+        } | ({"request": In(port), "requests": In(LineClientSignature(config.data_width, rows, config.meta_contexts))} if serves_requests else {}))
 
     def elaborate(self, platform):
         m = Module()
@@ -178,12 +175,11 @@ class FetchSide(wiring.Component):
         connect(m, walker.ends, packed.ends)
         connect(m, side.flags, flipped(self.flags))
         connect(m, walker.ready_rows, flipped(self.ready_rows))
-        connect(m, flipped(self.request_reads), meta.request_reads)
-        connect(m, meta.request_answers, flipped(self.request_answers))
-        connect(m, flipped(self.request_port), meta.request_port)
-        connect(m, flipped(self.request_free), meta.request_free)
-        for name in ("issue", "retire", "sink", "request"):
+        for name in ("issue", "retire", "sink"):
             connect(m, flipped(getattr(self, name)), getattr(store, name))
+        if self._serves_requests:
+            connect(m, flipped(self.request), store.request)
+            connect(m, flipped(self.requests), meta.requests)
         for block in (select, reader, walker, store):
             m.d.comb += block.packed.eq(self.packed)
         m.d.comb += [

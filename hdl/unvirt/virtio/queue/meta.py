@@ -21,85 +21,13 @@ from ...stream.fifo import Queue
 from ...stream.free_list import FreeList
 from ..contract import row_width
 from .lanes import LaneMemory
+from .reads import ContextFree, LineAnswer, LineClientSignature, LinePortSignature, LineRead, SmallAnswer, SmallRead, WalkRead
 from .rows import RowCount, Sweep, connect_sweep
 
-__all__ = ["ContextFree", "SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "LinePortSignature", "MetaReader"]
-
-
-class SmallRead(data.StructLayout):
-    """A read of one 16-bit value, 2-byte aligned, or (``wide``) of one of 32 bits, 4-byte aligned."""
-
-    def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "address": 64, "wide": 1, "fence": 1})
-
-
-class LineRead(data.StructLayout):
-    """A read of ``count`` consecutive entries that lie in one 128-byte line."""
-
-    def __init__(self, rows):
-        super().__init__({
-            "row": row_width(rows),
-            "address": 64,
-            "length": 8,                 # bytes, 2..128
-            "position": 16,              # of the first entry
-            "count": 7,                  # entries
-            "fence": 1,
-        })
-
-
-class WalkRead(data.StructLayout):
-    """A read of up to 128 bytes of a descriptor table for a walk, any alignment."""
-
-    def __init__(self, rows, walks):
-        super().__init__({
-            "walk": range(walks), "address": 64, "length": 8, "count": 4,
-        })
-
-
-class SmallAnswer(data.StructLayout):
-    """The value that a :class:`SmallRead` found; the upper half means something only if it was ``wide``."""
-
-    def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "value": 32, "error": 1})
-
-
-class LineAnswer(data.StructLayout):
-    """A line has arrived; its bytes wait in the context's granule."""
-
-    def __init__(self, rows, contexts):
-        super().__init__({
-            "context": range(contexts),
-            "row": row_width(rows),
-            "position": 16,
-            "count": 7,
-            "walk": 1,                   # belongs to a walk: row, position are meaningless
-            "error": 1,
-        })
-
+__all__ = ["MetaReader"]
 
 _REQUESTS = 2
 """Contexts of requests."""
-
-
-def ContextFree(rows, contexts):
-    """A context goes back, and the row it served."""
-    return wiring.Signature({"valid": Out(1), "context": Out(range(contexts)), "row": Out(row_width(rows))})
-
-
-def LinePortSignature(data_width, contexts):
-    """Reading of the granules, as the reader sees it.
-
-    ``valid`` with a context and a word number asks; when ``ready`` was high the word is in ``data`` in
-    the next cycle.
-    """
-    words = GRANULE_SIZE * 8 // data_width
-    return wiring.Signature({
-        "valid": Out(1),
-        "ready": In(1),
-        "context": Out(range(contexts)),
-        "word": Out(range(words)),
-        "data": In(data_width),
-    })
 
 
 class MetaReader(wiring.Component):
@@ -113,20 +41,24 @@ class MetaReader(wiring.Component):
     Parameters
     ----------
     data_width, rows, contexts : int
-        ``contexts`` is a power of two of at least 16: seven sixteenths for descriptors (two contexts of these for requests), a quarter for
-        walks, an eighth each for indices and flags, a sixteenth for ring entries.
+        ``contexts`` is a power of two of at least 16: seven sixteenths for descriptors, a quarter for walks, an eighth each for indices and
+        flags, a sixteenth for ring entries.
+    serves_requests : bool
+        There is a reader of requests; two of the contexts of descriptors are for it.
 
     Members
     -------
-    index_reads, flag_reads, ring_reads, descriptor_reads, request_reads, walk_reads : ``In(stream)``
-        Requests.
+    index_reads, flag_reads, ring_reads, descriptor_reads, walk_reads : ``In(stream)``
+        What is to be read.
     index_answers, flag_answers : ``Out(stream.Signature(SmallAnswer))``
-    ring_answers, line_answers, request_answers : ``Out(stream.Signature(LineAnswer))``
+    ring_answers, line_answers : ``Out(stream.Signature(LineAnswer))``
         ``line_answers`` are those of descriptors and walks.
-    ring_port, line_port, request_port : ``In(LinePortSignature)``
+    ring_port, line_port : ``In(LinePortSignature)``
         Access to the bytes of an answer, until its context is freed.
-    ring_free, line_free, request_free : ``In(ContextFree)``
+    ring_free, line_free : ``In(ContextFree)``
         A context goes back.
+    requests : ``In(LineClientSignature)``
+        The same for requests, if they are served.
     line_rest_row, line_rest : ``In``/``Out``
         Whether that row has no descriptor context (synchronous).
     line_free_any, index_free_any, ring_free_any : ``Out(1)``
@@ -138,10 +70,11 @@ class MetaReader(wiring.Component):
     sweep : ``In``
     """
 
-    def __init__(self, *, data_width, rows, contexts):
+    def __init__(self, *, data_width, rows, contexts, serves_requests):
         self._data_width = data_width
         self._rows = rows
         self._contexts = contexts
+        self._request_contexts = _REQUESTS * serves_requests
         self._walks = contexts // 4
         small, line = SmallAnswer(rows), LineAnswer(rows, contexts)
         self._handle_width = (contexts - 1).bit_length()
@@ -153,19 +86,15 @@ class MetaReader(wiring.Component):
             "flag_reads": In(stream.Signature(SmallRead(rows))),
             "ring_reads": In(stream.Signature(LineRead(rows))),
             "descriptor_reads": In(stream.Signature(LineRead(rows))),
-            "request_reads": In(stream.Signature(LineRead(rows))),
             "walk_reads": In(stream.Signature(WalkRead(rows, self._walks))),
             "index_answers": Out(stream.Signature(small)),
             "flag_answers": Out(stream.Signature(small)),
             "ring_answers": Out(stream.Signature(line)),
             "line_answers": Out(stream.Signature(line)),
-            "request_answers": Out(stream.Signature(line)),
             "ring_port": In(port),
             "line_port": In(port),
-            "request_port": In(port),
             "ring_free": In(free),
             "line_free": In(free),
-            "request_free": In(free),
             "line_room_row": In(row_width(rows)),
             "line_room": Out(1),
             "line_rest_row": In(row_width(rows)),
@@ -176,7 +105,7 @@ class MetaReader(wiring.Component):
             "client": Out(ReadClientSignature(data_width, self._handle_width, self._buffer_width)),
             "at_rest": Out(1),
             "sweep": In(Sweep(rows)),
-        })
+        } | ({"requests": In(LineClientSignature(data_width, rows, contexts))} if serves_requests else {}))
 
     @property
     def walks(self):
@@ -188,8 +117,11 @@ class MetaReader(wiring.Component):
         walks = self._walks
         pools = []
         first = [walks]
-        for name, count in (("index", self._contexts // 8), ("flag", self._contexts // 8), ("ring", self._contexts // 16),
-                            ("descriptor", self._contexts * 7 // 16 - _REQUESTS), ("request", _REQUESTS)):
+        counts = {"index": self._contexts // 8, "flag": self._contexts // 8, "ring": self._contexts // 16,
+                  "descriptor": self._contexts * 7 // 16 - self._request_contexts}
+        if self._request_contexts:
+            counts["request"] = self._request_contexts
+        for name, count in counts.items():
             m.submodules[f"{name}_pool"] = pool = FreeList(count)
             pools.append(pool)
             first.append(first[-1] + count)
@@ -223,8 +155,8 @@ class MetaReader(wiring.Component):
         with m.If(piece.ready):
             m.d.sync += held_valid.eq(0)
 
-        requests = [self.index_reads, self.flag_reads, self.ring_reads, self.descriptor_reads, self.request_reads,
-                    self.walk_reads]
+        requests = [self.index_reads, self.flag_reads, self.ring_reads, self.descriptor_reads,
+                    *([self.requests.reads] if self._request_contexts else []), self.walk_reads]
         kinds = len(requests)
         can = Signal(kinds)
         tail = Signal()          # the second part of a walk read that crosses a 128-byte line waits
@@ -360,20 +292,22 @@ class MetaReader(wiring.Component):
                 pools[kind].free.valid.eq(answers.valid & answers.ready),
                 pools[kind].free.payload.eq(queue.o.payload.context - first[kind]),
             ]
-        for kind, free in ((2, self.ring_free), (3, self.line_free), (4, self.request_free)):
+        line_shape = LineAnswer(self._rows, self._contexts)
+        m.submodules.ring_queue = ring_queue = Queue(line_shape, pools[2].depth)
+        m.submodules.line_queue = line_queue = Queue(line_shape, self._contexts)
+        frees = [self.ring_free, self.line_free]
+        lines = [(ring_queue, self.ring_answers, of_kind[2]),
+                 (line_queue, self.line_answers, of_kind[3] | (valid & is_walk & ~first_half))]
+        if self._request_contexts:
+            m.submodules.request_queue = request_queue = Queue(line_shape, pools[4].depth)
+            frees.append(self.requests.free)
+            lines.append((request_queue, self.requests.answers, of_kind[4]))
+        for kind, free in enumerate(frees, 2):
             m.d.comb += [
                 pools[kind].free.valid.eq(free.valid),
                 pools[kind].free.payload.eq(free.context - first[kind]),
             ]
-
-        line_shape = LineAnswer(self._rows, self._contexts)
-        m.submodules.ring_queue = ring_queue = Queue(line_shape, pools[2].depth)
-        m.submodules.line_queue = line_queue = Queue(line_shape, self._contexts)
-        m.submodules.request_queue = request_queue = Queue(line_shape, pools[4].depth)
-        for queue, answers, arrives in (
-                (ring_queue, self.ring_answers, of_kind[2]),
-                (request_queue, self.request_answers, of_kind[4]),
-                (line_queue, self.line_answers, of_kind[3] | (valid & is_walk & ~first_half))):
+        for queue, answers, arrives in lines:
             m.d.comb += [
                 queue.i.valid.eq(arrives),
                 queue.i.payload.context.eq(handle),
@@ -406,19 +340,20 @@ class MetaReader(wiring.Component):
 
     def _elaborate_ports(self, m, buffer):
         """Two readers in turn; descriptors first when both ask, but never twice running. Requests take the cycles that these leave."""
-        word_bits = len(self.ring_port.word)
         ring_turn = Signal()
-        ring, line, request = self.ring_port, self.line_port, self.request_port
+        ring, line = self.ring_port, self.line_port
         ring_wins = Signal()
         m.d.comb += [
             ring_wins.eq(ring.valid & (ring_turn | ~line.valid)),
             ring.ready.eq(ring_wins),
             line.ready.eq(~ring_wins),
-            request.ready.eq(~ring.valid & ~line.valid),
-            buffer.read_word.eq(Mux(ring_wins, Cat(ring.word, ring.context)[:word_bits + 8],
-                                    Mux(line.valid, Cat(line.word, line.context), Cat(request.word, request.context)))),
-            request.data.eq(buffer.read_data),
+            buffer.read_word.eq(Mux(ring_wins, Cat(ring.word, ring.context), Cat(line.word, line.context))),
             ring.data.eq(buffer.read_data),
             line.data.eq(buffer.read_data),
         ]
         m.d.sync += ring_turn.eq(line.valid & ~ring_wins)
+        if self._request_contexts:
+            request = self.requests.port
+            m.d.comb += [request.ready.eq(~ring.valid & ~line.valid), request.data.eq(buffer.read_data)]
+            with m.If(request.ready):
+                m.d.comb += buffer.read_word.eq(Cat(request.word, request.context))

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..contract import Notification, QueueConfigPort, row_width
 from ..spec import NO_VECTOR, EventMode
 from .contract import Published, RowDrain
-from .meta import SmallAnswer, SmallRead
+from .reads import SmallAnswer, SmallRead
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["NotifyDecision"]

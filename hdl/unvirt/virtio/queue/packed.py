@@ -15,10 +15,10 @@ from ...stream.ring import wrap_sub
 from ..contract import QueueConfigPort, row_width
 from ..spec import EventMode
 from .contract import CHAIN_LENGTH_WIDTH, RowDrain
-from .meta import LineRead
 from .packed_ends import ChainEnd
 from .packed_heads import LineEnd, PackedJob, PackedResult
 from .packed_lines import LINES, ArrivedLine
+from .reads import LineRead
 from .rows import RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
 

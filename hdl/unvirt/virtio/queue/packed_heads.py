@@ -15,8 +15,8 @@ from ..contract import row_width
 from .chains import ChainAdd
 from .contract import RowDrain
 from .descriptors import DescriptorItem
-from .meta import LineAnswer
 from .packed_lines import ArrivedLine
+from .reads import LineAnswer
 
 __all__ = ["LineEnd", "PackedHeads", "PackedJob", "PackedResult"]
 

@@ -6,7 +6,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..contract import row_width
-from .meta import LineAnswer
+from .reads import LineAnswer
 from .rows import RowFlags
 
 __all__ = ["LINES", "ArrivedLine", "LineTable"]

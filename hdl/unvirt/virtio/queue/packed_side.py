@@ -17,11 +17,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...stream.fifo import Queue
 from ..contract import row_width
 from .descriptors import DescriptorItem
-from .meta import LineAnswer
 from .packed import PackedController
 from .packed_ends import ChainEnds, RowChainEnd
 from .packed_heads import PackedHeads, PackedJob, PackedResult
 from .packed_lines import LineTable
+from .reads import LineAnswer
 from .ring_side import RingSideSignature
 from .rows import connect_sweep
 

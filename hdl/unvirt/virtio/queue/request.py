@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...pcie.dma import GRANULE_SIZE, WriteBeat
 from ..contract import row_width
 from .contract import GROUP_SEGMENTS, LENGTH_WIDTH, ChainPortSignature, RowDrain, UsedElement
-from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
+from .reads import LineClientSignature
 from .rows import RowMemory, Sweep, connect_sweep
 from .scheduler import Scheduler
 
@@ -54,9 +54,8 @@ class RequestService(wiring.Component):
     ready_rows : ``In(stream.Signature(row))``
         Rows with a chain that became usable.
     chains : ``Out(ChainPortSignature)``
-    reads : ``Out(stream.Signature(LineRead))``, answers : ``In(stream.Signature(LineAnswer))``
-    port, free : ``Out``
-        Bytes of a line, and its way back.
+    lines : ``Out(LineClientSignature)``
+        Reads of the requests' bytes.
     requests : ``Out(stream.Signature(RequestByte))``
     responses : ``In(stream.Signature(ResponseByte))``
         One answer for each request, any time after its last byte.
@@ -81,10 +80,7 @@ class RequestService(wiring.Component):
             "chains_left": In(1),
             "ready_rows": In(stream.Signature(row)),
             "chains": Out(ChainPortSignature(rows, slots, groups)),
-            "reads": Out(stream.Signature(LineRead(rows))),
-            "answers": In(stream.Signature(LineAnswer(rows, contexts))),
-            "port": Out(LinePortSignature(data_width, contexts)),
-            "free": Out(ContextFree(rows, contexts)),
+            "lines": Out(LineClientSignature(data_width, rows, contexts)),
             "requests": Out(stream.Signature(RequestByte(rows))),
             "responses": In(stream.Signature(ResponseByte)),
             "writes": Out(stream.Signature(WriteBeat(data_width))),
@@ -106,7 +102,7 @@ class RequestService(wiring.Component):
         counter, drain_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
         m.d.sync += counter.eq(counter + 1)
 
-        chains = self.chains
+        chains, lines = self.chains, self.lines
         row, position = Signal(row_width(self._rows)), Signal(16)
         slot, head = Signal.like(chains.slot), Signal(16)
         chain = Signal(chains.chain.shape())
@@ -117,7 +113,7 @@ class RequestService(wiring.Component):
         address, left = Signal(64), Signal(LENGTH_WIDTH)  # of the segment at hand
         length, byte = Signal(8), Signal(8)               # of the line; how many of its bytes were handed on
         word = Signal(self._data_width)
-        context = Signal.like(self.port.context)
+        context = Signal.like(lines.port.context)
         filled = Signal(range(lanes + 1))                 # bytes of the word that are to be written
         answered, written = Signal(), Signal(LENGTH_WIDTH)
         line_left = Signal(8)
@@ -141,13 +137,13 @@ class RequestService(wiring.Component):
             chains.release.payload.group.eq(chain.group),
             chains.release.payload.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
             line_left.eq(GRANULE_SIZE - address[:7]),
-            self.reads.payload.row.eq(row),
-            self.reads.payload.address.eq(address),
-            self.reads.payload.length.eq(length),
-            self.port.context.eq(context),
-            self.port.word.eq(byte >> (lanes - 1).bit_length()),
-            self.free.context.eq(context),
-            self.free.row.eq(row),
+            lines.reads.payload.row.eq(row),
+            lines.reads.payload.address.eq(address),
+            lines.reads.payload.length.eq(length),
+            lines.port.context.eq(context),
+            lines.port.word.eq(byte >> (lanes - 1).bit_length()),
+            lines.free.context.eq(context),
+            lines.free.row.eq(row),
             self.requests.payload.row.eq(row),
             self.requests.payload.data.eq(word.word_select(byte[:(lanes - 1).bit_length()], 8)),
             self.writes.payload.first.eq(1),
@@ -228,24 +224,24 @@ class RequestService(wiring.Component):
                 step()
                 m.next = "NEXT"
             with m.State("READ"):
-                m.d.comb += self.reads.valid.eq(1)
-                with m.If(self.reads.ready):
+                m.d.comb += lines.reads.valid.eq(1)
+                with m.If(lines.reads.ready):
                     m.d.sync += [left.eq(left - length), address.eq(address + length), byte.eq(0)]
                     m.next = "ARRIVE"
             with m.State("ARRIVE"):
-                m.d.comb += self.answers.ready.eq(1)
-                m.d.sync += context.eq(self.answers.payload.context)
-                with m.If(self.answers.valid):
+                m.d.comb += lines.answers.ready.eq(1)
+                m.d.sync += context.eq(lines.answers.payload.context)
+                with m.If(lines.answers.valid):
                     m.next = "ASK_WORD"
-                    with m.If(self.answers.payload.error | drain):
-                        m.d.comb += self.violation.eq(self.answers.payload.error & ~drain)
+                    with m.If(lines.answers.payload.error | drain):
+                        m.d.comb += self.violation.eq(lines.answers.payload.error & ~drain)
                         m.next = "FREE"
             with m.State("ASK_WORD"):
-                m.d.comb += self.port.valid.eq(1)
-                with m.If(self.port.ready):
+                m.d.comb += lines.port.valid.eq(1)
+                with m.If(lines.port.ready):
                     m.next = "TAKE_WORD"
             with m.State("TAKE_WORD"):
-                m.d.sync += word.eq(self.port.data)
+                m.d.sync += word.eq(lines.port.data)
                 m.next = "BYTE"
             with m.State("BYTE"):
                 m.d.comb += [
@@ -260,7 +256,7 @@ class RequestService(wiring.Component):
                     with m.Elif(byte[:(lanes - 1).bit_length()] == lanes - 1):
                         m.next = "ASK_WORD"
             with m.State("FREE"):
-                m.d.comb += self.free.valid.eq(1)
+                m.d.comb += lines.free.valid.eq(1)
                 m.next = "NEXT"
 
             with m.State("EMPTY"):

@@ -13,7 +13,7 @@ from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
 from .chains import ChainAdd
 from .contract import RowDrain
-from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead
+from .reads import ContextFree, LineAnswer, LinePortSignature, LineRead
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["RingParser"]

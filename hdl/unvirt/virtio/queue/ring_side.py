@@ -9,7 +9,7 @@ from ...pcie.dma import WriteBeat
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainAdd
 from .contract import RowDrain
-from .meta import LineRead
+from .reads import LineRead
 from .rows import Sweep, connect_sweep
 
 __all__ = ["RingSelect", "RingSideSignature"]

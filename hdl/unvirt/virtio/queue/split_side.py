@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..contract import QueueConfigPort
 from .avail import AvailController
-from .meta import ContextFree, LineAnswer, LinePortSignature, LineRead, SmallAnswer, SmallRead
+from .reads import ContextFree, LineAnswer, LinePortSignature, LineRead, SmallAnswer, SmallRead
 from .ring import RingParser
 from .ring_side import RingSideSignature
 from .rows import connect_sweep

@@ -14,8 +14,8 @@ from ..contract import QueueConfigPort, row_width
 from .chains import WalkerPortSignature
 from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, LENGTH_WIDTH, RowDrain
 from .descriptors import Descriptor, DescriptorItem
-from .meta import WalkRead
 from .packed_ends import RowChainEnd
+from .reads import WalkRead
 from .rows import RowCount, RowMemory, Sweep, connect_sweep
 from .waiting import WaitingChains
 
