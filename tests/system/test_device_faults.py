@@ -8,10 +8,11 @@ import pytest
 from settings import TIMEOUT
 from traffic import SHORT, Traffic
 
-from unvirt_sim.driver.net import NetDriver
-from unvirt_sim.driver.spec import DESCRIPTOR, DescFlag, Status
-from unvirt_sim.link import LinkConfig
+from unvirt_sim.driver.net import PACKED, NetDriver
+from unvirt_sim.driver.spec import DESCRIPTOR, PACKED_DESCRIPTOR, DescFlag, Status
 from unvirt_sim.harness_host import run_driver as go
+from unvirt_sim.link import LinkConfig
+from unvirt_sim.records import Seen
 
 NEXT, WRITE, INDIRECT = (int(flag) for flag in (DescFlag.NEXT, DescFlag.WRITE, DescFlag.INDIRECT))
 
@@ -147,6 +148,38 @@ def test_violations_of_the_ring(small, name):
     entries, head, step = violations(driver)[name]
     put(driver, driver.tx, entries, head, step)
     recovers(simulation, host, driver)
+
+
+def test_packed_chain_longer_than_its_ring(small):
+    """A chain round and round a packed ring, with an end that the driver makes when the device is in its third lap: it is a violation before, and
+    no slot beyond the ring is read.
+
+    Covers: DER-ERR-01, DER-ERR-03, PACK-DRV-02
+    """
+    size, latency = 8, 400
+    simulation, host = small(link=LinkConfig(latency=latency, latency_spread=0))
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=PACKED, queue_size=size, interrupts="msix"))
+    ring, data = driver.tx.desc, host.alloc(4096, writable=False)
+
+    def write(flags):
+        for slot in reversed(range(size)):
+            go(host.write(ring + 16 * slot, PACKED_DESCRIPTOR.pack(data, 20, 0, flags)))
+
+    simulation.record()
+    write(NEXT | int(DescFlag.AVAIL))
+    go(driver.tx.notify())
+    end = simulation.cycle + 12 * latency
+
+    def laps():
+        return sum(record.kind == Seen.UP_READ and record.address == ring for record in simulation.records())
+
+    while laps() < 3 and simulation.cycle < end:
+        simulation.run(20)
+    write(int(DescFlag.AVAIL))
+    go(driver.tx.notify())
+    recovers(simulation, host, driver)
+    assert laps() == 2, "one look of the available side, one of the walk that came round"
 
 
 @pytest.mark.parametrize("where", ["ring", "table", "buffer"])

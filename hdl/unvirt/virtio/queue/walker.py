@@ -39,9 +39,9 @@ class Walker(wiring.Component):
     wait for an earlier one of their queue can never hold what that one needs. In a sink row only the first chains of a queue, as many as
     there are groups in a half beyond twice ``chain_groups``, are walked: a received packet may need all of them at once.
 
-    Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors, INDIRECT inside a table, with NEXT, not
-    negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths saturate at 2**20
-    - 1.
+    Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors or than the ring has, INDIRECT inside a table, with
+    NEXT, not negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths
+    saturate at 2**20 - 1.
 
     With ``packed`` the following descriptor lies in the following slot of the ring, or of the table up to its end, whatever the flags in a table
     say; the length of a chain of several slots is told at ``ends`` if it is the newest.
@@ -313,7 +313,9 @@ class Walker(wiring.Component):
                 m.next = "SEGMENT"
                 with m.If(drain):
                     m.next = "GIVE_BACK"
-                with m.Elif((from_item & item.error) | (state.count == self._max_chain)):
+                # One that is longer than its ring goes round and round; the available side moves by once around at most.
+                longer_than_ring = ~state.indirect & (state.ring_slots == state.entries)
+                with m.Elif((from_item & item.error) | (state.count == self._max_chain) | longer_than_ring):
                     m.next = "VIOLATE"
                 with m.Elif(flags.indirect):
                     # A table stands alone: not in a table, not followed, whole entries [2.7.5.3].
