@@ -13,15 +13,15 @@ stage waiting for one kind never keeps another from going on: what a descriptor 
 """
 
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, ReadClientSignature
-from ...stream.fifo import Queue
 from ...stream.free_list import FreeList
 from ..contract import row_width
+from .answers import LineAnswers, SmallAnswers
 from .lanes import LaneMemory
-from .reads import ContextFree, LineAnswer, LineClientSignature, LinePortSignature, LineRead, SmallAnswer, SmallRead, WalkRead
+from .reads import ContextFree, LineAnswer, LineClientSignature, LinePortSignature, LineRead, LineRecord, SmallAnswer, SmallRead, WalkRead
 from .rows import RowCount, Sweep, connect_sweep
 
 __all__ = ["MetaReader"]
@@ -127,9 +127,6 @@ class MetaReader(wiring.Component):
             first.append(first[-1] + count)
         m.submodules.buffer = buffer = LaneMemory(data_width=self._data_width,
                                                   size=self._contexts * GRANULE_SIZE)
-        m.submodules.records = records = memory.Memory(
-            shape=data.StructLayout({"row": row_width(self._rows), "position": 16, "count": 7}),
-            depth=self._contexts, init=[])
         connect(m, flipped(self.client.write), buffer.write)
         m.d.comb += [
             self.client.lookup_next.eq(self.client.lookup),
@@ -137,14 +134,14 @@ class MetaReader(wiring.Component):
             self.ring_free_any.eq(pools[2].alloc.valid),
             self.at_rest.eq(Cat(pool.count == pool.depth for pool in pools).all()),
         ]
-        self._elaborate_issue(m, pools, first, records, walks)
-        self._elaborate_answers(m, pools, first, records, walks)
+        begin = self._elaborate_issue(m, pools, first, walks)
+        self._elaborate_answers(m, pools, first, begin, walks)
         self._elaborate_ports(m, buffer)
         return m
 
-    def _elaborate_issue(self, m, pools, first, records, walks):
-        """Pick a request round robin, take a context, hand the piece on."""
-        write = records.write_port()
+    def _elaborate_issue(self, m, pools, first, walks):
+        """Pick a request round robin, take a context, hand the piece on; return what begins: its kind, context and record."""
+        record = Signal(LineRecord(self._rows))
         piece = self.client.requests
         # A slot for one piece, so that picking never depends on the engine's ready.
         held = Signal(piece.payload.shape())
@@ -185,7 +182,6 @@ class MetaReader(wiring.Component):
         with m.If(picked):
             m.d.sync += [last.eq(pick), held_valid.eq(1)]
         context = Signal(range(self._contexts))
-        m.d.comb += write.addr.eq(context)
         for number, request in enumerate(requests):
             m.d.comb += request.ready.eq(picked & (pick == number))
         with m.If(picked):
@@ -197,12 +193,10 @@ class MetaReader(wiring.Component):
                         m.d.comb += [
                             context.eq(pools[number].alloc.payload + first[number]),
                             pools[number].alloc.ready.eq(1),
-                            write.en.eq(1),
-                            write.data.row.eq(request.row),
+                            record.row.eq(request.row),
                         ]
                         if not small:
-                            m.d.comb += [write.data.position.eq(request.position),
-                                         write.data.count.eq(request.count)]
+                            m.d.comb += [record.position.eq(request.position), record.count.eq(request.count)]
                         m.d.sync += [
                             held.address.eq(request.address),
                             held.length.eq(Mux(request.wide, 4, 2) if small else request.length),
@@ -218,8 +212,7 @@ class MetaReader(wiring.Component):
                         line_left.eq(GRANULE_SIZE - request.address[:7]),
                         split.eq(request.length > line_left),
                         context.eq(request.walk),
-                        write.en.eq(1),
-                        write.data.count.eq(request.count),
+                        record.count.eq(request.count),
                     ]
                     m.d.sync += [
                         held.address.eq(request.address),
@@ -235,29 +228,24 @@ class MetaReader(wiring.Component):
                     ]
                     with m.If(split):
                         m.d.comb += self._more_set.eq((1 << request.walk)[:walks])
+        return [picked & (pick == number) for number in range(kinds)], context, record
 
-    def _elaborate_answers(self, m, pools, first, records, walks):
-        """Sort finished contexts by kind; the FIFOs are as deep as their contexts."""
-        read = records.read_port(domain="comb")
-        handle = self.client.done_handle
+    def _elaborate_answers(self, m, pools, first, begin, walks):
+        """Sort finished contexts by kind."""
+        begins, context, record = begin
+        client, rows, contexts = self.client, self._rows, self._contexts
+        handle = client.done_handle
         more, failed = self._more, Signal(walks)
-        small = memory.Memory(shape=32, depth=self._contexts, init=[])
-        m.submodules.small = small
-        small_write = small.write_port()
-        word = Signal.like(self.client.write.address_low)
+        # A value lies in the first bytes of its granule.
+        word = Signal.like(client.write.address_low)
         word_bits = len(self.ring_port.word)
+        value_valid = Signal()
         m.d.comb += [
-            word.eq(Mux(self.client.write.high[0], self.client.write.address_high,
-                        self.client.write.address_low)),
-            small_write.addr.eq(word >> word_bits),
-            small_write.data.eq(self.client.write.data[:32]),
-            small_write.en.eq(self.client.write.enable[0] & self.client.write.enable[1]
-                              & (word[:word_bits] == 0)),
-            read.addr.eq(handle),
+            word.eq(Mux(client.write.high[0], client.write.address_high, client.write.address_low)),
+            value_valid.eq(client.write.enable[0] & client.write.enable[1] & (word[:word_bits] == 0)),
         ]
 
-        record = read.data
-        valid = self.client.done_valid
+        valid = client.done_valid
         is_walk = handle < walks
         of_kind = [valid & (handle >= first[kind]) & (handle < first[kind + 1])
                    for kind in range(len(pools))]
@@ -267,60 +255,52 @@ class MetaReader(wiring.Component):
             mask = (1 << walk_number)[:walks]
             with m.If(first_half):
                 m.d.comb += self._more_clear.eq(mask)
-                with m.If(self.client.done_error):
+                with m.If(client.done_error):
                     m.d.sync += failed.eq(failed | mask)
             with m.Else():
                 m.d.sync += failed.eq(failed & ~mask)
 
-        small_shape = data.StructLayout({"context": range(self._contexts), "error": 1})
-        for name, kind, answers in (("index", 0, self.index_answers),
-                                    ("flag", 1, self.flag_answers)):
-            m.submodules[f"{name}_queue"] = queue = Queue(small_shape, pools[kind].depth)
-            value_read = small.read_port(domain="comb")
-            record_read = records.read_port(domain="comb")
+        for kind, (name, stream_out) in enumerate((("index", self.index_answers), ("flag", self.flag_answers))):
+            m.submodules[f"{name}_answers"] = block = SmallAnswers(rows=rows, contexts=contexts, first=first[kind], count=pools[kind].depth)
             m.d.comb += [
-                queue.i.valid.eq(of_kind[kind]),
-                queue.i.payload.context.eq(handle),
-                queue.i.payload.error.eq(self.client.done_error),
-                value_read.addr.eq(queue.o.payload.context),
-                record_read.addr.eq(queue.o.payload.context),
-                answers.payload.row.eq(record_read.data.row),
-                answers.payload.value.eq(value_read.data),
-                answers.payload.error.eq(queue.o.payload.error),
-                answers.valid.eq(queue.o.valid),
-                queue.o.ready.eq(answers.ready),
-                pools[kind].free.valid.eq(answers.valid & answers.ready),
-                pools[kind].free.payload.eq(queue.o.payload.context - first[kind]),
+                block.row.eq(record.row),
+                block.value_valid.eq(value_valid),
+                block.value_context.eq(word >> word_bits),
+                block.value.eq(client.write.data[:32]),
+                pools[kind].free.valid.eq(block.free),
+                pools[kind].free.payload.eq(block.free_number),
             ]
-        line_shape = LineAnswer(self._rows, self._contexts)
-        m.submodules.ring_queue = ring_queue = Queue(line_shape, pools[2].depth)
-        m.submodules.line_queue = line_queue = Queue(line_shape, self._contexts)
+            self._connect_answers(m, block, begins[kind], context, of_kind[kind], client.done_error, stream_out)
+
+        # Descriptors and walks share a queue: the walker takes both as they come.
         frees = [self.ring_free, self.line_free]
-        lines = [(ring_queue, self.ring_answers, of_kind[2]),
-                 (line_queue, self.line_answers, of_kind[3] | (valid & is_walk & ~first_half))]
+        lines = [("ring", begins[2], first[2], pools[2].depth, 0, of_kind[2], client.done_error, self.ring_answers),
+                 ("line", begins[3] | begins[-1], 0, contexts, walks, of_kind[3] | (valid & is_walk & ~first_half),
+                  client.done_error | (is_walk & failed.bit_select(walk_number, 1)), self.line_answers)]
         if self._request_contexts:
-            m.submodules.request_queue = request_queue = Queue(line_shape, pools[4].depth)
             frees.append(self.requests.free)
-            lines.append((request_queue, self.requests.answers, of_kind[4]))
+            lines.append(("request", begins[4], first[4], pools[4].depth, 0, of_kind[4], client.done_error, self.requests.answers))
         for kind, free in enumerate(frees, 2):
             m.d.comb += [
                 pools[kind].free.valid.eq(free.valid),
                 pools[kind].free.payload.eq(free.context - first[kind]),
             ]
-        for queue, answers, arrives in lines:
-            m.d.comb += [
-                queue.i.valid.eq(arrives),
-                queue.i.payload.context.eq(handle),
-                queue.i.payload.row.eq(record.row),
-                queue.i.payload.position.eq(record.position),
-                queue.i.payload.count.eq(record.count),
-                queue.i.payload.walk.eq(is_walk),
-                queue.i.payload.error.eq(self.client.done_error
-                                         | (is_walk & failed.bit_select(walk_number, 1))),
-            ]
-            connect(m, queue.o, flipped(answers))
-
+        for name, begins_here, low, count, of_walks, done, error, stream_out in lines:
+            m.submodules[f"{name}_answers"] = block = LineAnswers(rows=rows, contexts=contexts, first=low, count=count, walks=of_walks)
+            m.d.comb += block.record.eq(record)
+            self._connect_answers(m, block, begins_here, context, done, error, stream_out)
         self._elaborate_line_room(m, pools[3])
+
+    def _connect_answers(self, m, block, begin, context, done, error, stream_out):
+        """Connect what all blocks of answers have."""
+        m.d.comb += [
+            block.begin.eq(begin),
+            block.context.eq(context),
+            block.done.eq(done),
+            block.done_context.eq(self.client.done_handle),
+            block.error.eq(error),
+        ]
+        connect(m, block.answers, flipped(stream_out))
 
     def _elaborate_line_room(self, m, pool):
         """Count the descriptor contexts of each row."""

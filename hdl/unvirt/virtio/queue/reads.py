@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ...pcie.dma import GRANULE_SIZE
 from ..contract import row_width
 
-__all__ = ["SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "ContextFree", "LinePortSignature", "LineClientSignature"]
+__all__ = ["SmallRead", "LineRead", "WalkRead", "SmallAnswer", "LineAnswer", "LineRecord", "ContextFree", "LinePortSignature", "LineClientSignature"]
 
 
 class SmallRead(data.StructLayout):
@@ -59,6 +59,13 @@ class LineAnswer(data.StructLayout):
             "walk": 1,                   # belongs to a walk: row, position are meaningless
             "error": 1,
         })
+
+
+class LineRecord(data.StructLayout):
+    """What is remembered of a line while it is read; a walk has no row and no position."""
+
+    def __init__(self, rows):
+        super().__init__({"row": row_width(rows), "position": 16, "count": 7})
 
 
 def ContextFree(rows, contexts):
