@@ -109,7 +109,7 @@ class PieceSpec(Elaboratable):
         chains = dut.chains
         drive_inputs(m, dut.drain, dut.visits.valid, dut.visits.payload, dut.again.ready, chains.parsed, chains.slot, chains.walked, chains.chain,
                      chains.segment, chains.next_group, dut.pieces.ready, dut.pool_head, dut.pool_count, dut.retired, dut.pieces_done,
-                     dut.dropped.ready)
+                     dut.dropped.ready, dut.open)
         # A segment is never empty, and a chain that stands alone has as many bytes as it says.
         m.d.comb += [Assume(chains.segment.length != 0), Assert(~state(inner, "source_issue", "PIECE") | (register(inner, "left") != 0))]
         # So it is before as well, however long the packet waits for granules.

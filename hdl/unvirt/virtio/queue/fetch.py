@@ -194,6 +194,7 @@ class FetchSide(wiring.Component):
             meta.line_room_row.eq(side.room_row),
             side.room.eq(meta.line_room),
             packed.context_free.eq(meta.line_free_any),
+            packed.contexts_free.eq(meta.line_free_some),
             split.index_free.eq(meta.index_free_any),
             split.ring_free.eq(meta.ring_free_any),
             store.group_taken_sink.eq(walker.group_taken_sink),

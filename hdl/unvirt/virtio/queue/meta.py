@@ -61,8 +61,8 @@ class MetaReader(wiring.Component):
         The same for requests, if they are served.
     line_rest_row, line_rest : ``In``/``Out``
         Whether that row has no descriptor context (synchronous).
-    line_free_any, index_free_any, ring_free_any : ``Out(1)``
-        A context for descriptors, for an index, for ring entries is free.
+    line_free_any, line_free_some, index_free_any, ring_free_any : ``Out(1)``
+        A context for descriptors is free, more than a quarter of those are; one for an index, for ring entries is.
     client : ``Out(ReadClientSignature)``
         To the read engine.
     at_rest : ``Out(1)``
@@ -100,6 +100,7 @@ class MetaReader(wiring.Component):
             "line_rest_row": In(row_width(rows)),
             "line_rest": Out(1),
             "line_free_any": Out(1),
+            "line_free_some": Out(1),
             "index_free_any": Out(1),
             "ring_free_any": Out(1),
             "client": Out(ReadClientSignature(data_width, self._handle_width, self._buffer_width)),
@@ -316,6 +317,7 @@ class MetaReader(wiring.Component):
             held.row[1].eq(self.line_rest_row),
             self.line_rest.eq(held.count[1] == 0),
             self.line_free_any.eq(pool.alloc.valid),
+            self.line_free_some.eq(pool.alloc.valid & (pool.count > pool.depth // 4)),
         ]
 
     def _elaborate_ports(self, m, buffer):

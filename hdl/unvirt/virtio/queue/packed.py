@@ -78,8 +78,8 @@ class PackedController(wiring.Component):
         ``position`` carries the number of the line.
     room_row, room : ``Out``/``In``
         Whether that row may have another read (synchronous).
-    context_free : ``In(1)``
-        A read would be taken at once.
+    context_free, contexts_free : ``In(1)``
+        A read would be taken at once; and some others after it.
     line_row, line_number, line_here, line, line_take :
         See :class:`~unvirt.virtio.queue.packed_lines.LineTable`.
     end_here, end, end_take :
@@ -110,6 +110,7 @@ class PackedController(wiring.Component):
             "room_row": Out(width),
             "room": In(1),
             "context_free": In(1),
+            "contexts_free": In(1),
             "line_row": Out(width),
             "line_number": Out(range(LINES)),
             "line_here": In(1),
@@ -298,7 +299,8 @@ class PackedController(wiring.Component):
                              crowded.eq(wanted & (flight_left != 0) & (smallest == 0))]
                 m.next = "READ"
             with m.State("READ"):
-                possible = (count != 0) & self.room & self.context_free
+                # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer.
+                possible = (count != 0) & self.room & Mux(under_way == 0, self.context_free, self.contexts_free)
                 m.d.comb += self.reads.valid.eq(possible)
                 with m.If((count != 0) & ~possible):
                     m.d.sync += crowded.eq(1)

@@ -37,8 +37,8 @@ class PackedSide(wiring.Component):
     Members
     -------
     side : ``Out(RingSideSignature)``
-    context_free : ``In(1)``
-        A read would be taken at once.
+    context_free, contexts_free : ``In(1)``
+        A read would be taken at once; and some others after it.
     kicks : ``Out(stream.Signature(row)).array(2)``
         Rows to visit: a line arrived, a chain ended.
     answers : ``In(stream.Signature(LineAnswer))``
@@ -62,6 +62,7 @@ class PackedSide(wiring.Component):
         super().__init__({
             "side": Out(RingSideSignature(data_width, rows, slots)),
             "context_free": In(1),
+            "contexts_free": In(1),
             "kicks": Out(stream.Signature(row_width(rows))).array(2),
             "answers": In(line),
             "lines": Out(line),
@@ -123,6 +124,7 @@ class PackedSide(wiring.Component):
             side.room_row.eq(controller.room_row),
             controller.room.eq(side.room),
             controller.context_free.eq(self.context_free),
+            controller.contexts_free.eq(self.contexts_free),
             table.row.eq(controller.line_row),
             table.number.eq(controller.line_number),
             controller.line_here.eq(table.here),

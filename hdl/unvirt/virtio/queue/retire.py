@@ -9,6 +9,7 @@ from ...stream.flags import FlagTable
 from ..contract import row_width
 from .contract import ChainPortSignature, RowDrain, UsedElement
 from .lanes import GranuleChain
+from .read_window import Arrival
 from .rows import RowMemory, Sweep, connect_sweep
 from .source import FetchCount, PacketInfo, SourceRow
 
@@ -39,6 +40,10 @@ class FetchTracker(wiring.Component):
     count_valid, count_slot, count : ``In``
         Writes of :class:`FetchCount` by the issue stage.
     complete_valid, complete_row : ``Out``
+    max_read_request_size : ``In(3)``
+        Largest piece; see ``arrived``.
+    arrives, arrived : ``Out(1)``, ``Out(Arrival)``
+        A piece was answered the cycle before. It counts for as much as a piece may have, the last one for what is left.
     test_slot, test_complete, test_failed : ``In``/``Out``
         Combinational.
     clear_valid, clear_slot : ``In``
@@ -59,6 +64,9 @@ class FetchTracker(wiring.Component):
             "count": In(FetchCount(rows)),
             "complete_valid": Out(1),
             "complete_row": Out(row_width(rows)),
+            "max_read_request_size": In(3),
+            "arrives": Out(1),
+            "arrived": Out(Arrival(slots)),
             "test_slot": In(range(slots)),
             "test_complete": Out(1),
             "test_failed": Out(1),
@@ -78,7 +86,8 @@ class FetchTracker(wiring.Component):
         count_shape = data.StructLayout({"count": 12, "all": 1})
         m.submodules.counts = counts = memory.Memory(shape=count_shape, depth=self._slots, init=[])
         # Apart and looked up a cycle later: a row's number in distributed memory costs more the more rows there are.
-        m.submodules.owners = owners = memory.Memory(shape=row_width(self._rows), depth=self._slots, init=[], attrs={"ram_style": "block"})
+        owner_shape = data.StructLayout({"row": row_width(self._rows), "bytes": 14})
+        m.submodules.owners = owners = memory.Memory(shape=owner_shape, depth=self._slots, init=[], attrs={"ram_style": "block"})
         owner_write, owner_read = owners.write_port(), owners.read_port()
         answered_shape = data.StructLayout({"count": 12, "failed": 1})
         m.submodules.answered = answered = memory.Memory(shape=answered_shape, depth=self._slots,
@@ -99,7 +108,8 @@ class FetchTracker(wiring.Component):
             count_write.data.count.eq(self.count.count),
             count_write.data.all.eq(self.count.all),
             owner_write.addr.eq(self.count_slot),
-            owner_write.data.eq(self.count.row),
+            owner_write.data.row.eq(self.count.row),
+            owner_write.data.bytes.eq(self.count.bytes),
             owner_write.en.eq(self.count_valid),
             owner_read.addr.eq(self.done_slot),
             count_write.en.eq(self.count_valid),
@@ -113,7 +123,7 @@ class FetchTracker(wiring.Component):
             write.data.failed.eq(ready & (self.done_error
                                           | (before.failed & (before.count != 0)))),
             write.en.eq(self.done_valid | ~ready),
-            self.complete_row.eq(owner_read.data),
+            self.complete_row.eq(owner_read.data.row),
             complete.set_valid.eq(self.done_valid & finished),
             complete.set_index.eq(self.done_slot),
             complete.clear_valid.eq(self.clear_valid),
@@ -129,15 +139,22 @@ class FetchTracker(wiring.Component):
         answered_row, pending = Signal(), Signal()
         m.d.sync += [
             self.complete_valid.eq(complete.set_valid),
-            answered_row.eq(self.done_valid), pending.eq(answered_row), pieces.write_row.eq(owner_read.data),
+            answered_row.eq(self.done_valid), pending.eq(answered_row), pieces.write_row.eq(owner_read.data.row),
         ]
         m.d.comb += [
-            pieces.read_row[0].eq(owner_read.data),
+            pieces.read_row[0].eq(owner_read.data.row),
             pieces.write_valid.eq(pending),
             pieces.write_value.eq(pieces.read_value[0] + 1),
             pieces.read_row[1].eq(self.done_row),
             self.pieces_done.eq(pieces.read_value[1]),
         ]
+        before_last = Signal(12)
+        with m.Switch(self.max_read_request_size):
+            for setting, shift in ((0, 7), (1, 8), (None, 9)):
+                with m.Default() if setting is None else m.Case(setting):
+                    m.d.comb += self.arrived.bytes.eq(Mux(self.complete_valid, owner_read.data.bytes - (before_last << shift), 1 << shift))
+        m.d.comb += self.arrives.eq(answered_row)
+        m.d.sync += [before_last.eq(before.count), self.arrived.slot.eq(self.done_slot)]
         return m
 
 

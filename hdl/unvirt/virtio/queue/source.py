@@ -17,6 +17,7 @@ from ...pcie.dma import GRANULE_SIZE, ReadPiece
 from ...stream.ring import wrap_sub
 from ..contract import row_width
 from .contract import LENGTH_WIDTH, ChainPortSignature, RowDrain
+from .read_window import PacketBegin
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["SourceRow", "PacketInfo", "FetchCount", "SourceIssue"]
@@ -51,10 +52,10 @@ class PacketInfo(data.StructLayout):
 
 
 class FetchCount(data.StructLayout):
-    """How many pieces a packet was cut into so far; ``all``: there will be no more."""
+    """How many pieces a packet of so many bytes was cut into so far; ``all``: there will be no more."""
 
     def __init__(self, rows):
-        super().__init__({"row": row_width(rows), "count": 12, "all": 1})
+        super().__init__({"row": row_width(rows), "bytes": 14, "count": 12, "all": 1})
 
 
 class SourceIssue(wiring.Component):
@@ -66,7 +67,8 @@ class SourceIssue(wiring.Component):
 
     Rows share in bytes of packets, without the header: a visit gives a row ``quantum`` bytes of credit, it begins packets while credit
     is left, then goes to the tail with what it overdrew. Credit that it could not use is kept, up to two quanta, and lost when nothing is
-    available. While granules are short it waits in place: otherwise short packets would always find room before long ones.
+    available. While granules are short, or enough is under way, it waits in place: otherwise short packets would always find room before long
+    ones.
 
     A row may not begin a packet while half of the tags, or half of the buffer, serve its unfinished packets: reads that are never
     answered stop one row only.
@@ -89,6 +91,8 @@ class SourceIssue(wiring.Component):
         ``handle`` is the chain slot.
     pool_head, pool_count, pool_take :
         The granule pool.
+    begins, begun, wanted, open :
+        To :class:`~unvirt.virtio.queue.read_window.ReadWindow`.
     retired, pieces_done :
         Per row (synchronous on ``progress_row``): state of the retire stage, pieces that came back.
     info_*, count_* : ``Out``
@@ -125,6 +129,10 @@ class SourceIssue(wiring.Component):
             "pool_head": In(range(granules)),
             "pool_count": In(range(granules + 1)),
             "pool_take": Out(1),
+            "begins": Out(1),
+            "begun": Out(PacketBegin(slots)),
+            "wanted": Out(1),
+            "open": In(1),
             "progress_row": Out(width),
             "retired": In(SourceRow),
             "pieces_done": In(16),
@@ -202,6 +210,9 @@ class SourceIssue(wiring.Component):
             self.info.length.eq(chain.readable),
             self.info.drop.eq(drop),
             self.count.row.eq(row),
+            self.count.bytes.eq(chain.readable),
+            self.begun.slot.eq(slot),
+            self.begun.bytes.eq(chain.readable),
             self.count.count.eq(count + 1),
             self.count.all.eq(last_piece),
         ]
@@ -299,11 +310,12 @@ class SourceIssue(wiring.Component):
                     m.next = "STORE_DROPPED"
                 with m.Elif(crowded):
                     m.next = "AGAIN"
-                with m.Elif(need > self.pool_count):
+                with m.Elif((need > self.pool_count) | ~self.open):
+                    m.d.comb += self.wanted.eq(need <= self.pool_count)
                     with m.If(self.drain | self.row_drain.services):
                         m.next = "AGAIN"
                 with m.Else():
-                    m.d.comb += self.pool_take.eq(1)
+                    m.d.comb += [self.pool_take.eq(1), self.begins.eq(1)]
                     m.d.sync += [now.position.eq(following), credit.eq(credit - cost),
                                  now.granules.eq(now.granules + need)]
                     m.next = "PIECE"

@@ -16,12 +16,16 @@ from ...stream.fifo import Queue
 from ..contract import row_width
 from .contract import ChainPortSignature, RowDrain, UsedElement
 from .lanes import GranuleChain, GranulePool, LaneMemory
+from .read_window import ReadWindow
 from .retire import FetchTracker, SourcePacket, SourceRetire
 from .rows import Sweep, connect_sweep
 from .scheduler import Scheduler
 from .source import PacketInfo, SourceIssue
 
 __all__ = ["SourceService"]
+
+_LEAST_UNDER_WAY = 4096
+"""Bytes of packets that are always read at once."""
 
 
 class SourceService(wiring.Component):
@@ -93,13 +97,15 @@ class SourceService(wiring.Component):
         # So many of the shortest packets can wait in the store and be read at once.
         shortest = min(config.queue_window, config.data_tags // 2)
         quantum = min(64 << (shortest.bit_length() - 1), 2048)
+        longest = config.max_frame + self._header_size
         m.submodules.issue_scheduler = issue_scheduler = Scheduler(rows=rows, kicks=3)
         m.submodules.issue = issue = SourceIssue(
             rows=rows, slots=slots, groups=groups, granules=granules, tags=config.data_tags,
             handle_width=self._handle_width, buffer_width=self._buffer_width,
             start_offset=self._start, header_size=self._header_size, shortest=self._header_size + 14,
-            longest=config.max_frame + self._header_size, quantum=quantum)
+            longest=longest, quantum=quantum)
         m.submodules.tracker = tracker = FetchTracker(rows=rows, slots=slots)
+        m.submodules.window = window = ReadWindow(slots=slots, least=_LEAST_UNDER_WAY, most=config.tx_buffer_size)
         m.submodules.retire_scheduler = retire_scheduler = Scheduler(rows=rows, kicks=4)
         m.submodules.retire = retire = SourceRetire(rows=rows, slots=slots, groups=groups,
                                                     granules=granules)
@@ -159,6 +165,16 @@ class SourceService(wiring.Component):
             self.next.eq(pool.next[1]),
             buffer.read_word.eq(self.read_word),
             self.read_data.eq(buffer.read_data),
+
+            # What is under way.
+            window.begins.eq(issue.begins),
+            window.begun.eq(issue.begun),
+            window.wanted.eq(issue.wanted),
+            issue.open.eq(window.open),
+            window.arrives.eq(tracker.arrives),
+            window.arrived.eq(tracker.arrived),
+            tracker.max_read_request_size.eq(self.max_read_request_size),
+            window.clear.eq(pool.at_rest),
 
             # Progress of the later stages, for the limits of the earlier ones.
             retire.retired_row[0].eq(issue.progress_row),

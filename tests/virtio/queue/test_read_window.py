@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The window of packet data under way: as much as a host's round trip needs, hardly more, whatever the host is, and never closed for ever."""
+
+from collections import deque
+
+import pytest
+from amaranth.sim import Simulator
+
+from unvirt.virtio.queue.read_window import ReadWindow
+
+LEAST, MOST, PIECE = 4096, 65536, 512
+
+
+class Link:
+    """A host that answers after ``latency`` cycles, ``rate`` bytes a cycle, in order; packets for which ``dead`` holds never."""
+
+    def __init__(self, latency, rate, dead=lambda number: False):
+        self.latency, self.rate, self.dead = latency, rate, dead
+        self.free = 0
+        self.coming = deque()                     # (cycle, slot, number of bytes it counts for, whether it is a packet's first piece, begun)
+
+    def ask(self, cycle, number, slot, size):
+        """Ask for a packet in pieces that all but the last count for PIECE bytes, though the first is shorter."""
+        if self.dead(number):
+            return
+        pieces = -(-(size + 100) // PIECE)
+        for piece in range(pieces):
+            self.free = max(self.free, cycle + self.latency) + size / pieces / self.rate
+            self.coming.append((self.free, slot, PIECE if piece < pieces - 1 else size - (pieces - 1) * PIECE, piece == 0, cycle))
+
+
+def run(link, size, cycles, *, period=4):
+    """Begin packets as fast as the window lets; return (bytes asked for, their round trips, cycles in which each began)."""
+    dut = ReadWindow(slots=4096, least=LEAST, most=MOST)
+    trips, begun = [], []
+
+    async def bench(ctx):
+        number, ready = 0, 0
+        for cycle in range(cycles):
+            begins = False
+            ctx.set(dut.wanted, cycle >= ready)
+            if cycle >= ready and ctx.get(dut.open):
+                slot = number % 4096
+                ctx.set(dut.begun, {"slot": slot, "bytes": size})
+                link.ask(cycle, number, slot, size)
+                begun.append(cycle)
+                number, ready, begins = number + 1, cycle + period, True
+            ctx.set(dut.begins, begins)
+            arrives = bool(link.coming) and link.coming[0][0] <= cycle
+            if arrives:
+                _, slot, amount, first, since = link.coming.popleft()
+                ctx.set(dut.arrived, {"slot": slot, "bytes": amount})
+                if first:
+                    trips.append(cycle - since)
+            ctx.set(dut.arrives, arrives)
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return begun, trips
+
+
+@pytest.mark.parametrize("size", [76, 1512, 9030])
+@pytest.mark.parametrize("latency", [30, 250, 1000])
+def test_the_link_is_full_and_hardly_more(latency, size):
+    """At least 90 % of what passes in all is asked for, and a round trip takes, once learnt, not much longer than that of an idle link."""
+    rate, cycles = 16 if size > 76 else 12, 40 * max(latency, 250)
+    begun, trips = run(Link(latency, rate), size, cycles)
+    late = [cycle for cycle in begun if cycle >= cycles // 2]
+    assert len(late) * size >= 0.9 * rate * cycles / 2
+    steady = sorted(trips[len(trips) // 2:])
+    print(f"{len(late) * size / (cycles / 2):.1f} bytes a cycle, round trip {steady[len(steady) // 2]} cycles")
+    assert steady[len(steady) // 2] <= max(1.9 * latency, latency + (LEAST + size) / rate + 64)
+
+
+def test_packets_that_are_never_answered():
+    """A quarter of the window is lost for ever, one packet after the other: the rest still fills the link."""
+    rate, cycles = 16, 30_000
+    begun, _ = run(Link(250, rate, dead=lambda number: number < 400 and number % 40 == 0), 1512, cycles)
+    late = [cycle for cycle in begun if cycle >= cycles // 2]
+    assert len(late) * 1512 >= 0.9 * rate * cycles / 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_no_answer_at_all(known):
+    """When nothing is answered any more, more is asked for after four of the shortest round trips, or, if none was seen, 4,095 cycles."""
+    begun, _ = run(Link(250, 16, dead=lambda number: number >= 200 * known), 1512, 40_000)
+    gaps = [later - earlier for earlier, later in zip(begun, begun[1:]) if later - earlier > 500]
+    print(gaps)
+    assert len(gaps) > 5
+    assert all(4 * 250 <= gap <= 4 * 350 for gap in gaps) if known else all(4090 <= gap <= 4110 for gap in gaps)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Rows that always have packets share what is read in bytes, whatever the sizes of their packets."""
+
+import pytest
+from amaranth import *
+from amaranth.lib.wiring import connect
+from amaranth.sim import Simulator
+from fake_host import seeded
+
+from unvirt.virtio.queue.scheduler import Scheduler
+from unvirt.virtio.queue.source import SourceIssue
+
+HEADER, QUANTUM, GRANULES = 12, 1024, 256
+SIZES = (64, 1500, 9000, 64, 576, 1500, 256, 64)
+
+
+class Bench(Elaboratable):
+    """The issue stage and its scheduler; every row has chains without end, of one size each, and what was read is back at once."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+        rows = len(sizes)
+        self.issue = SourceIssue(rows=rows, slots=64, groups=16, granules=GRANULES, tags=64, handle_width=6, buffer_width=15, start_offset=20,
+                                 header_size=HEADER, shortest=HEADER + 14, longest=HEADER + 9018, quantum=QUANTUM)
+        self.scheduler = Scheduler(rows=rows, kicks=2)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.issue = issue = self.issue
+        m.submodules.scheduler = scheduler = self.scheduler
+        connect(m, scheduler.visits, issue.visits)
+        connect(m, issue.again, scheduler.kicks[1])
+        chains, row = issue.chains, Signal(range(len(self.sizes)))
+        m.d.sync += row.eq(chains.order_row)
+        m.d.comb += [
+            issue.issued_row[0].eq(issue.progress_row),
+            issue.retired.eq(issue.issued[0]),
+            issue.pieces_done.eq(issue.issued[0].pieces),
+            chains.parsed.eq(issue.issued[0].position + 1000),
+            chains.walked.eq(1),
+            chains.chain.single.eq(1),
+            chains.chain.address.eq(0x1000),
+            chains.chain.readable.eq(Array(HEADER + size for size in self.sizes)[row]),
+            issue.max_read_request_size.eq(2),
+            issue.dropped.ready.eq(1),
+            issue.open.eq(1),
+        ]
+        return m
+
+
+def run(sizes, cycles, pieces_ready, granules):
+    """Let all rows go on for so many cycles; return the bytes of packets that each began, and the most that one began in a visit."""
+    dut, began, visit, most = Bench(sizes), [0] * len(sizes), [None, 0], 0
+
+    async def bench(ctx):
+        nonlocal most
+        for row in range(len(sizes)):
+            ctx.set(dut.scheduler.kicks[0].payload, row)
+            ctx.set(dut.scheduler.kicks[0].valid, 1)
+            await ctx.tick().until(dut.scheduler.kicks[0].ready)
+        ctx.set(dut.scheduler.kicks[0].valid, 0)
+        issue = dut.issue
+        for _ in range(cycles):
+            ctx.set(issue.pieces.ready, pieces_ready())
+            ctx.set(issue.pool_count, granules())
+            await ctx.delay(0)
+            if ctx.get(issue.info_valid):
+                row = ctx.get(issue.chains.order_row)
+                size = ctx.get(issue.info.length) - HEADER
+                began[row] += size
+                visit[:] = (row, size + (visit[1] if visit[0] == row else 0))
+                most = max(most, visit[1])
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-9)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return began, most
+
+
+@pytest.mark.parametrize("busy", ["free", "stalls", "short of granules"])
+def test_rows_share_in_bytes(busy):
+    """Within 5 % after 40 rounds at least, with reads that wait, and with a buffer in which long packets seldom find room."""
+    rng = seeded(f"shares {busy}")
+    ready = (lambda: 1) if busy == "free" else lambda: rng.random() < 0.6
+    granules = (lambda: rng.choice((0, 3, 6, 20, 80))) if busy == "short of granules" else lambda: GRANULES
+    began, most = run(SIZES, 60_000, ready, granules)
+    share = sum(began) / len(began)
+    print([round(bytes_ / share, 3) for bytes_ in began], most)
+    assert share > 40 * QUANTUM
+    assert all(abs(bytes_ - share) < 0.05 * share + max(SIZES) / 2 for bytes_ in began)
+
+
+def test_a_visit_ends():
+    """No visit begins more than two quanta and one packet."""
+    began, most = run((64, 1500), 6000, lambda: 1, lambda: GRANULES)
+    assert QUANTUM <= most <= 2 * QUANTUM + 1500 and min(began) > 0
