@@ -28,7 +28,7 @@ def test_many_queues_are_within_the_limit(library, seed, way, packed):
     print(f"{cycles:.2f} cycles a packet, limit {least.cycles:.2f}; {sum(traffic(run, way).bytes.values()):.1f} bytes, {least.bytes:.1f}")
     assert cycles >= 0.995 * least.cycles
     assert sum(traffic(run, way).bytes.values()) >= 0.99 * least.bytes
-    assert all(ring.done for ring in run.rings[way]), "a queue stands still"
+    assert all(ring.done >= 1600 / PAIRS / 4 for ring in run.rings[way]), "a queue stands still, or gets on much too late"
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])

@@ -23,6 +23,12 @@ def _remember(m, name, shape, depth, *, number, value, valid, asked):
 class LineAnswers(wiring.Component):
     """Answers of the contexts ``first`` to ``first + count - 1``, which bring a line each. An answer is there one cycle after ``done``.
 
+    Parameters
+    ----------
+    rows, contexts, first, count : int
+    walks : int
+        So many of these contexts, the first ones, are of walks.
+
     Members
     -------
     begin, context, record : ``In``
@@ -70,6 +76,11 @@ class LineAnswers(wiring.Component):
 
 class SmallAnswers(wiring.Component):
     """Answers of the contexts ``first`` to ``first + count - 1``, which bring one value each; the context is free when its answer was taken.
+    An answer is there one cycle after ``done``.
+
+    Parameters
+    ----------
+    rows, contexts, first, count : int
 
     Members
     -------

@@ -41,7 +41,8 @@ class ReadWindow(wiring.Component):
     and the round trip is below five quarters of the shortest, the limit is raised by an eighth; above six quarters, or if it does not end within
     four of the shortest, it is lowered by a quarter; it begins at a quarter of ``most`` and stays between ``least`` and that. Reads that are never
     answered stay in the sum, which the limit then grows beyond; if they are all there is, they are forgotten after four of the shortest round
-    trips, or 4,095 cycles, without any answer, so that others can go on.
+    trips, or 4,095 cycles, without any answer, so that others can go on. Round trips beyond 4,095 cycles are not followed: the limit stays as it
+    began.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class ReadWindow(wiring.Component):
     open : ``Out(1)``
         Counts what began and arrived in the cycles before.
     clear : ``In(1)``
-        Nothing is under way, as after a reset; what was learnt of the host stays.
+        Nothing was under way before this cycle, as after a reset; what was learnt of the host stays.
     """
 
     def __init__(self, *, slots, least, most):
@@ -106,7 +107,9 @@ class ReadWindow(wiring.Component):
         with m.If(back | late):
             m.d.sync += timing.eq(0)
             with m.If(late | (time > shortest + (shortest >> 1))):
-                m.d.sync += limit.eq(lowered)
+                # Of a host that has not answered yet nothing is known.
+                with m.If(shortest != longest):
+                    m.d.sync += limit.eq(lowered)
             with m.Elif(waited & (time < shortest + (shortest >> 2))):
                 m.d.sync += limit.eq(raised)
         with m.If(back):
@@ -120,6 +123,7 @@ class ReadWindow(wiring.Component):
         # No answer at all, while packets wait.
         quiet = Signal(_TIME_WIDTH)
         m.d.sync += quiet.eq(Mux(self.arrives | self.open, 0, quiet + 1))
-        with m.If((quiet[2:] >= shortest) | quiet.all() | self.clear):
+        # What begins in this very cycle counts.
+        with m.If((quiet[2:] >= shortest) | quiet.all() | (self.clear & ~self.begins)):
             m.d.sync += [under_way.eq(0), timing.eq(0), quiet.eq(0)]
         return m

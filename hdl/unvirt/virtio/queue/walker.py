@@ -310,11 +310,11 @@ class Walker(wiring.Component):
                 m.d.sync += [state.count.eq(state.count + 1),
                              state.ring_slots.eq(state.ring_slots + ~state.indirect)]
                 table = desc.length[4:]
+                # A chain that is longer than its ring goes round and round; the available side moves by once around at most.
+                longer_than_ring = ~state.indirect & (state.ring_slots == state.entries)
                 m.next = "SEGMENT"
                 with m.If(drain):
                     m.next = "GIVE_BACK"
-                # One that is longer than its ring goes round and round; the available side moves by once around at most.
-                longer_than_ring = ~state.indirect & (state.ring_slots == state.entries)
                 with m.Elif((from_item & item.error) | (state.count == self._max_chain) | longer_than_ring):
                     m.next = "VIOLATE"
                 with m.Elif(flags.indirect):
