@@ -148,14 +148,14 @@ class QueueEngine(wiring.Component):
         m.submodules.sink = sink = Sink(config, is_sink=self._is_sink, size=self._sink_size, cut=self._sink_cut)
         m.submodules.used = used = UsedWriter(data_width=config.data_width, rows=rows, inputs=2 + self._has_requests)
         m.submodules.decision = decision = NotifyDecision(rows=rows)
-        services = [source, sink]
+        # What only some personalities want: lists of one or none.
+        requests, coalescers = [], []
         if self._has_requests:
             m.submodules.request = request = self._elaborate_requests(m, fetch, used)
-            services.append(request)
-        tellers = [decision]
+            requests.append(request)
         if self._coalesces:
             m.submodules.coalescer = coalescer = self._elaborate_coalescer(m, used, decision)
-            tellers.append(coalescer)
+            coalescers.append(coalescer)
         else:
             connect(m, used.published, decision.published)
         transport = self.control
@@ -167,22 +167,23 @@ class QueueEngine(wiring.Component):
             transport.reset_done.eq(control.reset_done),
             self.drain.eq(control.drain),
             control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & used.idle & self.dma_idle
-                               & Cat(block.idle for block in [*services[2:], *tellers]).all()),
+                               & Cat(block.idle for block in (*requests, decision, *coalescers)).all()),
             used.discard.eq(control.drain),
-            transport.violation.eq(Cat(block.violation for block in (fetch, source, *services[2:], decision)).any()),
+            transport.violation.eq(Cat(block.violation for block in (fetch, source, *requests, decision)).any()),
         ]
-        for block in (fetch, *services, *tellers):
+        stages = (fetch, source, sink, *requests, decision, *coalescers)
+        for block in stages:
             m.d.comb += [block.drain.eq(control.drain), block.row_drain.eq(row_reset.drain)]
         # The sweep of all rows, or of one that was reset.
         sweep = Sweep(rows).create()
-        connect_sweep(m, sweep, (fetch, *services, used, *tellers))
+        connect_sweep(m, sweep, (*stages, used))
         m.d.comb += [
             sweep.valid.eq(control.sweep.valid | row_reset.sweep.valid),
             sweep.row.eq(Mux(control.sweep.valid, control.sweep.row, row_reset.sweep.row)),
             control.sweep.done.eq(sweep.done),
             row_reset.sweep.done.eq(sweep.done),
         ]
-        self._elaborate_row_reset(m, row_reset, control, fetch, services, used, decision)
+        self._elaborate_row_reset(m, row_reset, control, fetch, source, sink, requests, used, decision)
 
         # Fetch.
         connect(m, flipped(transport.notifications), fetch.notifications)
@@ -196,7 +197,7 @@ class QueueEngine(wiring.Component):
         connect(m, sink.chains, fetch.sink)
         is_request = self._is_request(fetch.ready_rows.payload)
         m.d.comb += fetch.ready_rows.ready.eq(source.ready_rows.ready)
-        for service, mine in zip([source, *services[2:]], (~is_request, is_request)):
+        for service, mine in zip([source, *requests], (~is_request, is_request)):
             m.d.comb += [service.ready_rows.valid.eq(fetch.ready_rows.valid & mine),
                          service.ready_rows.payload.eq(fetch.ready_rows.payload)]
             with m.If(mine):
@@ -219,7 +220,7 @@ class QueueEngine(wiring.Component):
                 sink.retired_row[index].eq(asked),
                 given.eq(Mux(of_sink, sink.retired[index], source_ports[1])),
             ]
-            for request in services[2:]:
+            for request in requests:
                 m.d.comb += request.retired_row[index].eq(asked)
                 with m.If(of_request):
                     m.d.comb += given.eq(request.retired[index])
@@ -283,15 +284,14 @@ class QueueEngine(wiring.Component):
         connect(m, flipped(self.coalesce), coalescer.port)
         return coalescer
 
-    def _elaborate_row_reset(self, m, row_reset, control, fetch, services, used, decision):
+    def _elaborate_row_reset(self, m, row_reset, control, fetch, source, sink, requests, used, decision):
         """One queue comes to rest while the others go on."""
         transport, row = self.control, row_reset.drain.row
         connect(m, flipped(transport.config_5), row_reset.config)
         connect(m, row_reset.done, flipped(transport.rows_reset))
-        source, sink = services[:2]
         services_clean = Signal()
         m.d.comb += services_clean.eq(Mux(self._is_sink(row), sink.row_clean, source.row_clean))
-        for request in services[2:]:
+        for request in requests:
             with m.If(self._is_request(row)):
                 m.d.comb += services_clean.eq(request.row_clean)
         m.d.comb += [
