@@ -320,8 +320,8 @@ class AvailController(wiring.Component):
                 m.next = "IDLE"
                 with m.If(mine & ~config.enabled & ~now.index_pending & (now.lines == 0)):
                     m.d.sync += self.row_clean.eq(1)
-                # With lines under way the end of one brings the row back; it comes by itself while it can go on.
-                more = (pending != 0) & ((now.lines == 0) | ((count != 0) & (now.lines != self._lines)))
+                # With lines under way the end of one brings the row back, with a full window chains that are done with; else it comes by itself.
+                more = (pending != 0) & (room != 0) & ((now.lines == 0) | ((count != 0) & (now.lines != self._lines)))
                 with m.If((again | more) & config.enabled & ~self.drain):
                     m.next = "AGAIN"
 

@@ -10,6 +10,7 @@
 from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ...stream.flags import FlagTable
 from ...stream.free_list import FreeList
@@ -80,6 +81,9 @@ class ChainStore(wiring.Component):
         Chains go by the id in their record, not by their head.
     give_back : ``In(stream)``
         Groups without a slot, from a walk that gave up.
+    made_room : ``Out(stream.Signature(row))``
+        So many chains of this row were released that it is worth while to fetch more: every ``min(max(4, window // 8), window // 2)`` positions.
+        A release waits for it.
     at_rest : ``Out(1)``
         Every slot and group is in its pool.
     sweep : ``In``
@@ -90,6 +94,7 @@ class ChainStore(wiring.Component):
         self._rows = rows
         self._slots = slots
         self._window = window
+        self._unit = min(max(4, window // 8), window // 2)
         self._groups = groups
         port = ChainPortSignature(rows, slots, groups)
         super().__init__({
@@ -106,6 +111,7 @@ class ChainStore(wiring.Component):
             "retire": In(port),
             "sink": In(port),
             "request": In(port),
+            "made_room": Out(stream.Signature(row_width(rows))),
             "at_rest": Out(1),
             "sweep": In(Sweep(rows)),
         })
@@ -212,13 +218,15 @@ class ChainStore(wiring.Component):
         prefer_sink = Signal()
         sources, sinks, requests = self.retire.release, self.sink.release, self.request.release
         pick_sink = Signal()
-        released = Signal()
+        released, told = Signal(), Signal()
         chosen = Signal(sources.payload.shape())
 
         m.d.comb += [
             self.issue.release.ready.eq(1),
             pick_sink.eq(~requests.valid & sinks.valid & (prefer_sink | ~sources.valid)),
             chosen.eq(Mux(requests.valid, requests.payload, Mux(pick_sink, sinks.payload, sources.payload))),
+            told.eq(~(chosen.position + 1)[:exact_log2(self._unit)].any()),
+            self.made_room.payload.eq(chosen.row),
             slots.free.payload.eq(chosen.slot),
             link.addr.eq(group),
             groups.free.payload.eq(group),
@@ -233,12 +241,14 @@ class ChainStore(wiring.Component):
                 left.eq(back.payload.groups),
             ]
         with m.Elif(left == 0):
+            some, may = requests.valid | sources.valid | sinks.valid, ~told | self.made_room.ready
             m.d.comb += [
-                released.eq(requests.valid | sources.valid | sinks.valid),
+                self.made_room.valid.eq(some & told),
+                released.eq(some & may),
                 slots.free.valid.eq(released),
-                requests.ready.eq(1),
-                sources.ready.eq(~requests.valid & ~pick_sink),
-                sinks.ready.eq(pick_sink),
+                requests.ready.eq(may),
+                sources.ready.eq(~requests.valid & ~pick_sink & may),
+                sinks.ready.eq(pick_sink & may),
             ]
             with m.If(released):
                 m.d.sync += [

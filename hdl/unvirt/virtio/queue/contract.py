@@ -57,10 +57,12 @@ class ChainRecord(data.StructLayout):
 
 
 class Release(data.StructLayout):
-    """A chain slot and its segment groups go back to the pools."""
+    """A chain slot and its segment groups go back to the pools; the position of its row is retired not later than that."""
 
-    def __init__(self, slots, groups):
+    def __init__(self, rows, slots, groups):
         super().__init__({
+            "row": row_width(rows),
+            "position": 16,
             "slot": range(slots),
             "group": range(groups),
             "groups": range(groups + 1),   # 0 for a single chain
@@ -89,7 +91,7 @@ def ChainPortSignature(rows, slots, groups):
         "segment": In(Segment),
         "next_group_of": Out(range(groups)),
         "next_group": In(range(groups)),        # combinational
-        "release": Out(stream.Signature(Release(slots, groups))),
+        "release": Out(stream.Signature(Release(rows, slots, groups))),
     })
 
 

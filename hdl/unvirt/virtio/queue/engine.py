@@ -195,6 +195,7 @@ class QueueEngine(wiring.Component):
         connect(m, source.issue, fetch.issue)
         connect(m, source.retire, fetch.retire)
         connect(m, sink.chains, fetch.sink)
+        connect(m, sink.starved, fetch.starved)
         is_request = self._is_request(fetch.ready_rows.payload)
         m.d.comb += fetch.ready_rows.ready.eq(source.ready_rows.ready)
         for service, mine in zip([source, *requests], (~is_request, is_request)):

@@ -13,6 +13,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
+from ...stream.fifo import Queue
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
 from .contract import ChainPortSignature, RowDrain
@@ -54,6 +55,8 @@ class FetchSide(wiring.Component):
         Whether entries of a row are on their way to the store (synchronous).
     head_row, head : ``Out``/``In``
         Position of the oldest chain of a row not consumed (synchronous).
+    starved : ``In(stream.Signature(row))``
+        A consumer waits for more chains of this row.
     ready_rows : ``Out(stream)``
         Source rows with a chain that became usable.
     issue, retire, sink, request : ``In(ChainPortSignature)``
@@ -92,6 +95,7 @@ class FetchSide(wiring.Component):
             "coming": Out(1),
             "head_row": Out(width),
             "head": In(16),
+            "starved": In(stream.Signature(width)),
             "ready_rows": Out(stream.Signature(width)),
             "issue": In(port),
             "retire": In(port),
@@ -110,7 +114,7 @@ class FetchSide(wiring.Component):
         sizes = {"data_width": width, "rows": rows, "contexts": contexts, "slots": slots, "window": window}
 
         m.submodules.meta = meta = self._meta
-        m.submodules.scheduler = scheduler = Scheduler(rows=rows, kicks=5)
+        m.submodules.scheduler = scheduler = Scheduler(rows=rows, kicks=6)
         m.submodules.split = split = SplitSide(**sizes)
         m.submodules.packed = packed = PackedSide(**sizes)
         m.submodules.select = select = RingSelect(data_width=width, rows=rows, slots=slots)
@@ -142,15 +146,18 @@ class FetchSide(wiring.Component):
             rung.clear.eq(side.rung_clear),
         ]
         connect(m, side.again, scheduler.kicks[1])
-        for number, kick in enumerate(packed.kicks):
-            connect(m, kick, scheduler.kicks[2 + number])
-        # While draining rows are visited until their lines are back, also that of a row that waits for the end of a chain.
+        connect(m, packed.kicks[1], scheduler.kicks[2])
+        # While draining rows are visited until their lines are back, also that of a row that waits for the end of a chain. Last, as it kicks in
+        # every cycle.
         drain_row = Signal(row_width(rows))
         m.d.sync += drain_row.eq(drain_row + 1)
         resetting = self.row_drain.fetch & ~side.row_clean & ~self.drain
-        m.d.comb += [scheduler.kicks[4].valid.eq(resetting | (self.drain & self.packed & ~meta.at_rest)),
-                     scheduler.kicks[4].payload.eq(Mux(resetting, self.row_drain.row, drain_row))]
-        connect(m, scheduler.visits, side.visits)
+        m.d.comb += [scheduler.kicks[5].valid.eq(resetting | (self.drain & self.packed & ~meta.at_rest)),
+                     scheduler.kicks[5].payload.eq(Mux(resetting, self.row_drain.row, drain_row))]
+        # A row whose window is full sleeps until some of its chains have gone, or one that waits for more says so.
+        connect(m, store.made_room, scheduler.kicks[3])
+        connect(m, flipped(self.starved), scheduler.kicks[4])
+        self._elaborate_visits(m, scheduler.visits, packed.kicks[0], side.visits, meta.line_free_any)
 
         # Reads and answers.
         connect(m, split.index_reads, meta.index_reads)
@@ -212,6 +219,21 @@ class FetchSide(wiring.Component):
             self.at_rest.eq(side.idle & reader.idle & walker.idle & meta.at_rest & store.at_rest),
         ]
         return m
+
+    def _elaborate_visits(self, m, scheduled, arrived, visits, context_free):
+        """Rows of lines that have arrived first: each holds a context, which the rows that wait in the scheduler want.
+
+        As long as there is none, these are not visited in vain.
+        """
+        m.submodules.arrived = urgent = Queue(row_width(self._config.rows), self._config.meta_contexts)
+        connect(m, arrived, urgent.i)
+        of_use = ~self.packed | context_free | self.drain | self.row_drain.fetch
+        m.d.comb += [
+            visits.valid.eq(urgent.o.valid | (scheduled.valid & of_use)),
+            visits.payload.eq(Mux(urgent.o.valid, urgent.o.payload, scheduled.payload)),
+            urgent.o.ready.eq(visits.ready),
+            scheduled.ready.eq(visits.ready & ~urgent.o.valid & of_use),
+        ]
 
     def _elaborate_lines(self, m, answers, packed, reader, walker):
         """Lines of a packed ring take the way through its table; those of walks, and all of the split ring, are read as they come."""

@@ -296,7 +296,7 @@ class PackedController(wiring.Component):
                     m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
                     smallest = chosen
                 m.d.sync += [count.eq(Mux(wanted, smallest, 0)),
-                             crowded.eq(wanted & (flight_left != 0) & (smallest == 0))]
+                             crowded.eq(wanted & (flight_left != 0) & (room != 0) & (smallest == 0))]
                 m.next = "READ"
             with m.State("READ"):
                 # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer.

@@ -133,6 +133,8 @@ class RequestService(wiring.Component):
             chains.segment_group.eq(group),
             chains.segment_index.eq(index),
             chains.next_group_of.eq(group),
+            chains.release.payload.row.eq(row),
+            chains.release.payload.position.eq(position),
             chains.release.payload.slot.eq(slot),
             chains.release.payload.group.eq(chain.group),
             chains.release.payload.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),

@@ -261,7 +261,7 @@ class SourceRetire(wiring.Component):
             discards.first.eq(info.first), discards.last.eq(info.last), discards.count.eq(info.count),
             used.row.eq(row), used.head.eq(head), used.ring_slots.eq(chain.ring_slots),
             used.full.eq(chain.writable == 0),
-            release.slot.eq(slot), release.group.eq(chain.group),
+            release.row.eq(row), release.position.eq(now.position), release.slot.eq(slot), release.group.eq(chain.group),
             release.groups.eq(Mux(chain.single | ~walked, 0, chain.groups)),
         ]
 

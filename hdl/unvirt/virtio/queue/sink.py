@@ -71,6 +71,8 @@ class Sink(wiring.Component):
     used : ``Out(stream.Signature(UsedElement))``
     retired_row, retired : ``In``/``Out`` arrays
         Synchronous; [0]: position after the last chain given back, [1]: after the last one that was given to a packet.
+    starved : ``Out(stream.Signature(row))``
+        The packet at hand waits for more buffers of this row; told again and again.
     coming_row, coming : ``Out``/``In``
         Whether buffers of a row are on their way to the store (synchronous).
     crowded : ``In(1)``
@@ -103,6 +105,7 @@ class Sink(wiring.Component):
             "used": Out(stream.Signature(UsedElement(rows))),
             "retired_row": In(row_width(rows)).array(2),
             "retired": Out(16).array(2),
+            "starved": Out(stream.Signature(row_width(rows))),
             "coming_row": Out(row_width(rows)),
             "coming": In(1),
             "crowded": In(1),
@@ -152,6 +155,8 @@ class Sink(wiring.Component):
             chains.parsed_row.eq(scan.parsed_row),
             scan.parsed.eq(chains.parsed),
             self.coming_row.eq(scan.parsed_row),
+            self.starved.valid.eq(scan.starved),
+            self.starved.payload.eq(scan.parsed_row),
             scan.coming.eq(self.coming),
             scan.crowded.eq(self.crowded),
             chains.order_row.eq(scan.order_row),
@@ -297,7 +302,7 @@ class Sink(wiring.Component):
         chain = waiting.payload
         written = Signal(range(CHAINS_MOVING + 1))   # chains behind which no byte is missing
         due = Signal()
-        used_given, released = Signal(), Signal()
+        used_given = Signal()
         used, release = self.used, self.chains.release
         done = Signal()
         m.d.comb += [
@@ -309,11 +314,13 @@ class Sink(wiring.Component):
             used.payload.ring_slots.eq(chain.ring_slots),
             used.payload.full.eq(chain.full),
             used.payload.more.eq(chain.more),
-            release.valid.eq(due & ~released),
+            release.valid.eq(due & (~chain.use | used_given | used.ready)),
+            release.payload.row.eq(chain.row),
+            release.payload.position.eq(chain.position),
             release.payload.slot.eq(chain.slot),
             release.payload.group.eq(chain.group),
             release.payload.groups.eq(chain.groups),
-            done.eq(due & (~chain.use | used_given | used.ready) & (released | release.ready)),
+            done.eq(release.valid & release.ready),
             waiting.ready.eq(done),
             retired.write_valid.eq(done),
             retired.write_row.eq(chain.row),
@@ -321,6 +328,5 @@ class Sink(wiring.Component):
         ]
         m.d.sync += [
             used_given.eq(~done & (used_given | (used.valid & used.ready))),
-            released.eq(~done & (released | (release.valid & release.ready))),
             written.eq(written + chain_written - (done & chain.data)),
         ]

@@ -113,6 +113,7 @@ class SinkScan(wiring.Component):
             "parsed_row": Out(width),
             "parsed": In(16),
             "coming": In(1),
+            "starved": Out(1),
             "crowded": In(1),
             "order_row": Out(width),
             "order_position": Out(16),
@@ -238,6 +239,7 @@ class SinkScan(wiring.Component):
             with m.State("LOOK"):
                 look(self.state)
             with m.State("WAIT"):
+                m.d.comb += self.starved.eq(1)
                 m.d.sync += [held.eq(0), found.eq(1), given.eq(1)]
                 m.next = "LOOK"
             with m.State("TEST"):

@@ -94,8 +94,8 @@ class SourceService(wiring.Component):
         rows, slots, groups = config.rows, config.chain_slots, config.segment_groups
         granules = self._granules
 
-        # So many of the shortest packets can wait in the store and be read at once.
-        shortest = min(config.queue_window, config.data_tags // 2)
+        # So many of the shortest packets wait in the store whenever a row of them is visited, and can be read at once.
+        shortest = min(config.queue_window // 2, config.data_tags // 2)
         quantum = min(64 << (shortest.bit_length() - 1), 2048)
         longest = config.max_frame + self._header_size
         m.submodules.issue_scheduler = issue_scheduler = Scheduler(rows=rows, kicks=3)
