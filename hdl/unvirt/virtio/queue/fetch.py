@@ -221,11 +221,11 @@ class FetchSide(wiring.Component):
         return m
 
     def _elaborate_visits(self, m, scheduled, arrived, visits, context_free):
-        """Rows of lines that have arrived first: each holds a context, which the rows that wait in the scheduler want.
+        """Rows of lines that have arrived first: each holds a context, of which there are less than half, and which rows in the scheduler want.
 
         As long as there is none, these are not visited in vain.
         """
-        m.submodules.arrived = urgent = Queue(row_width(self._config.rows), self._config.meta_contexts)
+        m.submodules.arrived = urgent = Queue(row_width(self._config.rows), self._config.meta_contexts // 2)
         connect(m, arrived, urgent.i)
         of_use = ~self.packed | context_free | self.drain | self.row_drain.fetch
         m.d.comb += [

@@ -4,6 +4,7 @@
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..contract import row_width
 
@@ -162,6 +163,7 @@ class RowFlags(wiring.Component):
     Parameters
     ----------
     rows : int
+        A power of two.
 
     Members
     -------
@@ -195,9 +197,10 @@ class RowFlags(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth = max(self._rows, 2)
-        swept = Signal(range(depth))
+        swept = Signal(exact_log2(depth) + 1)
+        m.d.comb += self.ready.eq(swept[-1])
         with m.If(~self.ready):
-            m.d.sync += [swept.eq(swept + 1), self.ready.eq(swept == depth - 1)]
+            m.d.sync += swept.eq(swept + 1)
 
         def side(name):
             """Make one of the memories; return its write port and a transparent read port for either side."""
