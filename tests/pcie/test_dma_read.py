@@ -190,3 +190,20 @@ def test_fences():
     # Meanwhile the other client was through.
     others = [piece.done[1] for piece in bench.clients[1].pieces.values()]
     assert max(others) < max(piece.done[1] for piece in fenced) - 200
+
+
+def test_fence_passed_long_ago():
+    """A fence that was passed while no tag was free stays so, however many writes are numbered meanwhile: 8-bit numbers come round."""
+    bench = Bench(64, meta=8, data=3, fence=1, seed=4, tags=(4, 4))
+    writes = {"count": 0}
+
+    def hook(ctx, cycle):
+        bench.host.hold = cycle < 600
+        if 100 < cycle < 600 and writes["count"] < 200:
+            writes["count"] += 1
+        bench.signals.update(dict.fromkeys(("writes_accepted", "writes_numbered", "posted_number", "posted_done"), writes["count"]))
+
+    bench.hooks.append(hook)
+    bench.run()
+    assert writes["count"] == 200
+    assert not any(piece.done[0] for piece in bench.pieces())

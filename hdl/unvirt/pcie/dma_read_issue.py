@@ -191,7 +191,7 @@ class ReadIssuer(wiring.Component):
         return m
 
     def _elaborate_front(self, m, index, pool):
-        """Take pieces of one client; hold one whose fence is not known to be passed."""
+        """Take pieces of one client; hold one that does not go in the cycle in which it comes, as none with a fence does."""
         requests = getattr(self, f"requests_{index}")
         refused = getattr(self, f"refused_{index}")
         shape = self._pieces[index]
@@ -199,12 +199,12 @@ class ReadIssuer(wiring.Component):
         held = Signal(shape, name=f"held_{index}", reset_less=True)
         held_valid = Signal(name=f"held_valid_{index}")
         mark = Signal(8, name=f"mark_{index}", reset_less=True)
+        open_before = Signal(name=f"open_before_{index}", reset_less=True)
         piece = Signal(shape, name=f"piece_{index}")
         refuse = Signal(name=f"refuse_{index}")
         can_issue = Signal(name=f"can_issue_{index}")
         issue = Signal(name=f"issue_{index}")
         taken = Signal(name=f"taken_{index}")
-        hold = Signal(name=f"hold_{index}")
         passed = Signal(name=f"passed_{index}")
         waiting = Signal(range(self._tags[index].count + 1), name=f"waiting_{index}")
 
@@ -219,26 +219,24 @@ class ReadIssuer(wiring.Component):
             refuse.eq(self.refuse | (pool.exhausted & (waiting == 0))),
 
             piece.eq(Mux(held_valid, held, requests.payload)),
-            # Fewer than 128 commands lie between acceptance and numbering.
-            passed.eq(Mux(held_valid, ~wrap_sub(self.writes_numbered, mark)[7],
+            # Fewer than 128 commands lie between acceptance and numbering, but any number may come while it waits for a tag.
+            passed.eq(Mux(held_valid, open_before | ~wrap_sub(self.writes_numbered, mark)[7],
                           requests.valid & ~requests.payload.fence)),
             can_issue.eq(passed & pool.alloc.valid & ~refuse & self.enable),
             refused.payload.eq(piece.handle),
             refused.valid.eq(refuse & (held_valid | requests.valid)),
             taken.eq(issue | (refused.valid & refused.ready)),
-            hold.eq(requests.valid & requests.payload.fence & ~refuse & ~held_valid),
-            requests.ready.eq(~held_valid & (taken | hold)),
+            requests.ready.eq(~held_valid),
         ]
-        m.d.sync += waiting.eq(waiting + issue - ended)
-        with m.If(hold):
-            m.d.sync += [held.eq(requests.payload), held_valid.eq(1),
-                         mark.eq(self.writes_accepted)]
-        with m.Elif(taken):
-            m.d.sync += held_valid.eq(0)
+        m.d.sync += [waiting.eq(waiting + issue - ended), held_valid.eq((held_valid | requests.valid) & ~taken)]
+        with m.If(~held_valid):
+            m.d.sync += [held.eq(requests.payload), mark.eq(self.writes_accepted), open_before.eq(~requests.payload.fence)]
+        with m.Elif(passed):
+            m.d.sync += open_before.eq(1)
 
         return {
             "piece": piece, "can_issue": can_issue, "issue": issue, "tag": pool.alloc.payload,
             # Posted writes that are done already never hold a request back.
-            "order": Mux(held_valid, self.posted_number, self.posted_done),
+            "order": Mux(held_valid & held.fence, self.posted_number, self.posted_done),
             "busy": held_valid | (waiting != 0),
         }
