@@ -67,7 +67,7 @@ class SchedulerSpec(Elaboratable):
         queued, queue = inner._named_submodules["queued"][0], inner._named_submodules["fifo"][0]
         flags, fifo = opened_inside(inner, "queued"), opened_inside(inner, "fifo")
         consume, level = register(fifo, "consume"), queue.level
-        set_row, test_row, swept = (register(flags, name) for name in ("set_row", "test_row", "swept"))
+        set_row, test_row, swept, sweeping = (register(flags, name) for name in ("set_row", "test_row", "swept", "sweeping"))
         visited, ready = register(inner, "visited"), queued.ready
 
         def cell(cells, address):
@@ -76,10 +76,11 @@ class SchedulerSpec(Elaboratable):
             return port.data
 
         # What each look-up shows is what the memory holds now.
-        looked_up = [(cells, port.data, at) for cells, pair in ((flags.submodules.set_bits, (set_row, test_row)),
-                                                                (flags.submodules.clear_bits, (set_row, test_row)))
-                     for port, at in zip(cells.read_ports, pair)]
-        m.d.comb += [Assert(~ready | (shown == cell(cells, at))) for cells, shown, at in looked_up]
+        looked_up = [(cells, port.data, at, valid) for cells in (flags.submodules.set_bits, flags.submodules.clear_bits)
+                     for port, at, valid in zip(cells.read_ports, (set_row, test_row), (ready, ready | sweeping))]
+        m.d.comb += [Assert(~valid | (shown == cell(cells, at))) for cells, shown, at, valid in looked_up]
+        # The sweep clears in the cycle after the one in which it looks.
+        m.d.comb += [Assert(~sweeping | (test_row == swept - 1)), Assert(ready | (sweeping == (swept != 0)))]
 
         cells = fifo.submodules.cells
         entries = []
@@ -93,7 +94,7 @@ class SchedulerSpec(Elaboratable):
             flag = cell(flags.submodules.set_bits, row) ^ cell(flags.submodules.clear_bits, row)
             there = sum(inside & (entry == row) for inside, entry in entries)
             leaving = visited & (test_row == row)
-            m.d.comb += [Assert(~ready | (flag == there + leaving)), Assert(ready | (swept <= row) | ~flag)]
+            m.d.comb += Assert((swept <= row + sweeping) | (flag == there + leaving))
             flag_of.append(there)
         new = register(flags, "setting") & queued.set_new
         there = Array(flag_of)[watched]

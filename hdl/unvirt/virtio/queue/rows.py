@@ -198,7 +198,14 @@ class RowFlags(wiring.Component):
         m = Module()
         depth = max(self._rows, 2)
         swept = Signal(exact_log2(depth) + 1)
-        m.d.comb += self.ready.eq(swept[-1])
+        looked = Signal(exact_log2(depth))
+        sweeping = Signal()                 # what was looked up in the cycle before
+        m.d.comb += [
+            self.ready.eq(swept[-1]),
+            # The sweep clears one after the other as the clearing side does.
+            looked.eq(Mux(self.ready, self.test_row, swept)),
+        ]
+        m.d.sync += sweeping.eq(~self.ready)
         with m.If(~self.ready):
             m.d.sync += swept.eq(swept + 1)
 
@@ -213,21 +220,21 @@ class RowFlags(wiring.Component):
         setting = Signal()
         set_row = Signal.like(self.set_row)
         test_row = Signal.like(self.test_row)
-        m.d.sync += [setting.eq(self.set_valid), set_row.eq(self.set_row), test_row.eq(self.test_row)]
+        m.d.sync += [setting.eq(self.set_valid), set_row.eq(self.set_row), test_row.eq(looked)]
         m.d.comb += [
             # The setting side sees both bits of its row, and flips its own if they are equal.
             set_mine.addr.eq(self.set_row),
             clear_other.addr.eq(self.set_row),
             self.set_new.eq(setting & (set_mine.data == clear_other.data)),
-            set_write.addr.eq(Mux(self.ready, set_row, swept)),
-            set_write.data.eq(self.ready & ~clear_other.data),
-            set_write.en.eq(self.set_new | ~self.ready),
+            set_write.addr.eq(set_row),
+            set_write.data.eq(~clear_other.data),
+            set_write.en.eq(self.set_new),
             # The clearing side makes its own bit equal.
-            set_other.addr.eq(self.test_row),
-            clear_mine.addr.eq(self.test_row),
-            self.test_value.eq(self.ready & (set_other.data != clear_mine.data)),
-            clear_write.addr.eq(Mux(self.ready, test_row, swept)),
-            clear_write.data.eq(self.ready & set_other.data),
-            clear_write.en.eq(self.clear | ~self.ready),
+            set_other.addr.eq(looked),
+            clear_mine.addr.eq(looked),
+            self.test_value.eq(~sweeping & (set_other.data != clear_mine.data)),
+            clear_write.addr.eq(test_row),
+            clear_write.data.eq(set_other.data),
+            clear_write.en.eq(self.clear | sweeping),
         ]
         return m
