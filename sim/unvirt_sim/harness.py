@@ -54,8 +54,7 @@ class Simulation:
         self._library = load(library, SIGNATURES | self._CLOCKING)
         self.link = link or LinkConfig()
         self.answer_cycles = answer_cycles
-        parameters = Parameters(seed=seed or 1, nonposted_depth=nonposted_depth,
-                                 dllp_bytes=2 * DLLP_BYTES)
+        parameters = Parameters(seed=seed or 1, nonposted_depth=nonposted_depth, dllp_bytes=DLLP_BYTES)
         self.link.fill(parameters)
         self._sim = self._library.unvirt_new(ctypes.byref(parameters), 2 if random_init else 0)
         if mutant and not self._library.unvirt_mutant(self._sim, mutant):

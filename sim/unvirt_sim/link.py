@@ -24,7 +24,7 @@ class LinkConfig:
     cut: str = "random"           # completions: "large", "rcb", "random"
     reorder: bool = True
     rate: float = 0.0             # each way
-    dllp_interval: int = 43       # an Ack and an UpdateFC go back so many cycles after a TLP, gathered meanwhile
+    dllp_interval: int = 43       # an Ack, and an UpdateFC of each kind of TLPs, go back so many cycles after one, gathered meanwhile
     flight: int = 2               # cycles
     tx_stall: float = 0.0
     rx_gap: float = 0.0

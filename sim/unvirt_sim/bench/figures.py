@@ -14,6 +14,11 @@ __all__ = ["Traffic", "classify", "cycles_per_packet", "packet_stamps", "reads_i
 
 _MESSAGES = 0xFEE0_0000
 _REQUESTS = (Seen.UP_READ, Seen.UP_WRITE)
+_DLLP_CAUSES = {
+    # What starts the latency timers whose DLLPs go this way: of Acks, of credits for completions, for posted and for non-posted TLPs.
+    "up": (range(Seen.DOWN_COMPLETION, Seen.FRAME_OUT), {Seen.DOWN_COMPLETION}, {Seen.DOWN_WRITE}, {Seen.DOWN_READ, Seen.DOWN_CONFIG}),
+    "down": (range(Seen.DOWN_COMPLETION), {Seen.UP_COMPLETION}, {Seen.UP_WRITE, Seen.UP_MESSAGE}, {Seen.UP_READ}),
+}
 
 
 def window(run):
@@ -110,17 +115,20 @@ def traffic(run, name):
 def wire_left(run):
     """Return the bytes a cycle that Acks and credit updates left to TLPs in the steady state: {"up": ..., "down": ...}.
 
-    Counted as the simulated link does: a TLP starts the latency timer of its direction, at whose end both go the other way.
+    Counted as the simulated link does: a TLP starts the latency timer of Acks and that of credits of its kind, and at their ends a DLLP goes the
+    other way.
     """
     start, stop = window(run)
     out = {}
-    for way, causes in (("up", range(Seen.DOWN_COMPLETION, Seen.FRAME_OUT)), ("down", range(Seen.DOWN_COMPLETION))):
-        ends, number = 0, 0
-        for record in run.records:
-            if record.kind in causes and record.last >= ends:
-                ends = record.last + run.link.dllp_interval
-                number += start <= ends < stop
-        out[way] = run.link.rate - 2 * DLLP_BYTES * number / (stop - start)
+    for way, timers in _DLLP_CAUSES.items():
+        number = 0
+        for causes in timers:
+            ends = 0
+            for record in run.records:
+                if record.kind in causes and record.last >= ends:
+                    ends = record.last + run.link.dllp_interval
+                    number += start <= ends < stop
+        out[way] = run.link.rate - DLLP_BYTES * number / (stop - start)
     return out
 
 

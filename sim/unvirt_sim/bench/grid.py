@@ -190,8 +190,7 @@ def _flooding_queue(point, library):
 def _root_complex(point, library):
     # Its packages are needed for nothing else here.
     from .root_complex import compare, load_for
-    load = load_for(way=point.way, frame=point.frame, packets=400 if point.frame == 64 else 100)
-    found = compare(library, point.config, load, seed=point.seed)
+    found = compare(library, point.config, load_for(way=point.way, frame=point.frame), seed=point.seed)
     label = LABELS[point.way]
 
     def note(size):

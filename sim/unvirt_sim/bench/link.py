@@ -28,16 +28,16 @@ class PcieLink:
     def name(self):
         return f"Gen{self.generation} x{self.lanes}"
 
-    def cycles(self, size, arriving):
-        """Return the cycles that TLPs of ``size`` bytes take while ``arriving`` TLPs come the other way, evenly spread.
+    def cycles(self, size, kinds):
+        """Return the cycles that TLPs of ``size`` bytes take at least while TLPs of so many kinds come the other way.
 
-        Each latency timer costs an Ack and an UpdateFC; the next TLP to arrive starts it again.
+        The kinds are posted, non-posted and completions. Each latency timer costs an Ack or an UpdateFC of a kind; those of ``size`` bytes come
+        together, so that the next TLP that starts it again is that of the next ``size`` bytes.
         """
         cycles = size / self.rate
         for _ in range(8):
-            if arriving:
-                period = self.dllp_interval + cycles / arriving / 2
-                cycles = size / (self.rate - 2 * DLLP_BYTES / period)
+            period = max(self.dllp_interval + cycles / 2, cycles)
+            cycles = size / (self.rate - (1 + kinds) * DLLP_BYTES / period * bool(kinds))
         return cycles
 
     def config(self, *, latency, cut="large"):
@@ -48,7 +48,7 @@ class PcieLink:
 
 
 def _link(generation, lanes, factor):
-    """Return a link with the Ack and UpdateFC latency timer for a payload of 256 bytes [PCIe 3.5.2.1, 2.6.1.2]."""
+    """Return a link with the latency timer of Acks and of UpdateFCs for a payload of 256 bytes [PCIe 3.5.2.1, 2.6.1.2]."""
     symbol, delay = {2: (2.0, 70), 3: (130 / 128, 115)}[generation]     # nanoseconds, symbols
     timer = ((256 + 28) * factor / lanes + delay) * symbol / _CYCLE
     return PcieLink(generation=generation, lanes=lanes, rate=lanes * _CYCLE / symbol, dllp_interval=round(timer))

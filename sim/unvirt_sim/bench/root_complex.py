@@ -15,8 +15,12 @@ from .session import BenchFailed, Session
 __all__ = ["Comparison", "compare", "load_for"]
 
 
-def load_for(*, way, frame, packets):
-    """Return a load that the device itself limits: as many received frames on their way as it never loses."""
+def load_for(*, way, frame):
+    """Return a load that the device itself limits: as many received frames on their way as it never loses.
+
+    It lasts for several times the 64 packets that the driver gives at once: over two of them the phase of a doorbell is worth a percent.
+    """
+    packets = 1600 if frame < 1500 else 400
     count = {"transmit": packets} if way == "tx" else {"receive": packets}
     return Load(frame=frame, ring=256, reach=16 if frame < 1500 else 8, **count)
 

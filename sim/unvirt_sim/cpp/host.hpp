@@ -32,8 +32,8 @@ struct Parameters {
     uint32_t infinite = 0;
     uint32_t drop = 0, unsupported = 0, abort = 0, poison = 0;  // faults of reads, of 65536
     uint32_t nonposted_depth = 16;
-    uint32_t dllp_bytes = 16;                     // an Ack and an UpdateFC, charged once per ...
-    uint32_t dllp_interval = 43;                  // ... latency timer, which a received TLP starts
+    uint32_t dllp_bytes = 8;                      // an Ack, or an UpdateFC of one kind, charged once per ...
+    uint32_t dllp_interval = 43;                  // ... latency timer, which a received TLP (of that kind) starts
 };
 
 // One TLP or Ethernet frame that went by, for measurements.
@@ -98,7 +98,7 @@ public:
         if (trace) trace("up", dws);
         Tlp tlp = parse(dws);
         unsigned bytes = dws.size() * 4 + 8;
-        start_dllp(down_dllp_, par.down_rate, down_wire_);
+        start_dllps(down_timers_, tlp, par.down_rate, down_wire_);
         uint64_t now = std::max(up_wire_.send(cycle, bytes, par.up_rate) + par.flight, up_arrival_);
         up_arrival_ = now;
         unsigned expected = tlp.header + (tlp.with_data ? tlp.length : 0);
@@ -124,8 +124,8 @@ public:
         const Dws& dws = down_.front().dws;
         if (trace) trace("down", dws);
         unsigned bytes = dws.size() * 4 + 8;
-        start_dllp(up_dllp_, par.up_rate, up_wire_);
         Tlp tlp = parse(dws);
+        start_dllps(up_timers_, tlp, par.up_rate, up_wire_);
         record(tlp, kDownCompletion);
         int kind = tlp.kind == kCompletion ? 0 : tlp.kind == kMemoryRead ? 1 : tlp.kind == kMemoryWrite ? 2 : 3;
         count.down[kind]++;
@@ -188,7 +188,7 @@ private:
     uint64_t visible_ = 0, up_arrival_ = 0, down_order_ = 0;
     Wire up_wire_, down_wire_;
     uint64_t generation_ = 0;
-    bool up_dllp_ = false, down_dllp_ = false;     // a latency timer runs
+    bool up_timers_[4] = {false}, down_timers_[4] = {false};   // run: of Acks, of credits for completions, posted and non-posted TLPs
     uint32_t limit_[6], consumed_[6] = {0}, owed_[6] = {0};
     bool blocked_[6] = {false};
 
@@ -199,14 +199,18 @@ private:
             if (address - range.first < range.second) return true;
         return false;
     }
-    // Acks and credits are gathered while the latency timer runs [PCIe 3.5.2.1, 2.6.1.2].
-    void start_dllp(bool& running, uint32_t rate, Wire& wire) {
-        if (running || !rate) return;
-        running = true;
-        at(cycle + par.dllp_interval, [this, &running, rate, &wire] {
-            running = false;
-            wire.occupy(cycle, par.dllp_bytes, rate);
-        });
+    // Acks and credits are gathered while their latency timer runs [PCIe 3.5.2.1, 2.6.1.2].
+    void start_dllps(bool (&timers)[4], const Tlp& tlp, uint32_t rate, Wire& wire) {
+        if (!rate) return;
+        int kind = tlp.kind == kCompletion ? 1 : tlp.kind == kMemoryWrite || tlp.kind == kMessage ? 2 : 3;
+        for (bool* running : {&timers[0], &timers[kind]}) {
+            if (*running) continue;
+            *running = true;
+            at(cycle + par.dllp_interval, [this, running, rate, &wire] {
+                *running = false;
+                wire.occupy(cycle, par.dllp_bytes, rate);
+            });
+        }
     }
     void record(const Tlp& tlp, unsigned base) {
         if (!recording) return;
