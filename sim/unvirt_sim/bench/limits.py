@@ -5,7 +5,7 @@ At the batches that the device was seen to make, each packet costs at least thes
 
 * of a split ring: ring entries and descriptors in as few reads as MRRS allows, once per batch of entries; the available index once per
   batch that the driver published, and once more after each re-arming of notifications;
-* of a packed ring: descriptors in as few reads, once per batch; one more after each re-arming;
+* of a packed ring: descriptors in as many reads as were seen, those after re-arming among them;
 * the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them;
 * used elements in one write per burst (MPS) and the used index; used descriptors from the second half of a burst's first to its end;
 * reads of the suppression state, re-arming, doorbells and messages as they were seen.
@@ -106,12 +106,13 @@ def _around(mean):
 def _packed_costs(cost, refill, reads, used, rearms):
     """Add what a packet of a packed ring costs beside its data.
 
-    Of ``reads`` of the ring, one for each re-arming (enabling and disabling) is the further look that must follow, the others fetch.
+    The further look that must follow a re-arming may be the read that fetches, so that ``reads`` of the ring share the descriptors; those beyond
+    one a packet see one that is not available.
     """
-    fetch = max(1.0, 1 / max(reads - rearms / 2, 1 / refill))
+    fetch = max(1.0, 1 / max(reads, 1 / refill))
     for number, part in _around(fetch):
         cost.read(number * DESCRIPTOR, part / fetch)
-    cost.read(DESCRIPTOR, rearms / 2)
+    cost.read(DESCRIPTOR, max(0.0, reads - 1))
     for number, part in _around(used):
         cost.write(number * DESCRIPTOR - DESCRIPTOR // 2, part / used)
     cost.write(EVENT, rearms)

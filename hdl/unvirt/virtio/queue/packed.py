@@ -58,8 +58,8 @@ class PackedController(wiring.Component):
     read again; otherwise the driver is asked for doorbells if it is silent (enabled, or with ``event_idx`` for that very descriptor), and the
     line read once more behind that write [DER-RACE-01]. When the driver notifies although work is in progress, notifications are disabled.
 
-    Each event takes eight cycles, three more for each read, and what its requests wait. Reads go only where a context is free, so that no row
-    waits here for what another holds.
+    Each event takes eight cycles, a line that arrives while another one of its row is looked at three; each read three more, and what its requests
+    wait. Reads go only where a context is free, so that no row waits here for what another holds.
 
     Parameters
     ----------
@@ -146,6 +146,7 @@ class PackedController(wiring.Component):
         now, found = Signal(PackedRow), state.read_value[0]
         config = Signal.like(self.config.config)
         is_result = Signal()
+        kicked = Signal()                          # nothing was under way for the row
         result = Signal(PackedResult(self._rows))
         held = Signal(16)
         start = Signal(16)                         # first descriptor that was not requested
@@ -215,7 +216,7 @@ class PackedController(wiring.Component):
                 stale = now.stale | self.rung
                 at_work = (now.flight != 0) | now.looking | now.open
                 m.d.comb += [self.rung_clear.eq(self.rung), step.eq(result.descriptors)]
-                m.d.sync += [now.stale.eq(stale), now.going.eq(now.going | stale)]
+                m.d.sync += [now.stale.eq(stale), now.going.eq(now.going | stale), kicked.eq(~is_result & ~at_work)]
                 m.next = "END"
 
                 def restart():
@@ -243,6 +244,9 @@ class PackedController(wiring.Component):
                                              mode.eq(Mux(self.event_idx, EventMode.DESCRIPTOR, EventMode.ENABLE))]
                 with m.Elif(self.rung & at_work & ~now.silent & ~self.event_idx):
                     m.d.sync += [now.silent.eq(1), write.eq(1), mode.eq(EventMode.DISABLE)]
+                with m.Elif(~is_result & now.looking & ~self.rung):
+                    # The result of the line that is being looked at does all there is to do.
+                    m.next = "IDLE"
 
             with m.State("END"):
                 # While a line is looked at, it may be its last chain that has ended.
@@ -282,13 +286,16 @@ class PackedController(wiring.Component):
                 m.next = "LIMIT"
             with m.State("LIMIT"):
                 line_left, ring_left, flight_left = Signal(4), Signal(16), Signal(16)
-                room = Signal(range(self._window + 1))
+                room, bound = Signal(range(self._window + 1)), Signal(range(self._window + 1))
                 m.d.comb += [
                     line_left.eq(_LINE - (config.desc[4:7] + start[:3])[:3]),
                     ring_left.eq(config.size - start),
                     # Not more than once around.
                     flight_left.eq(Mux(config.size < _LINE * _AHEAD, config.size, _LINE * _AHEAD) - now.flight),
-                    room.eq(Mux(held < self._window, self._window - held, 0)),
+                    # A row that goes on by itself takes whole lines: one descriptor at a time, as one chain after the other is done with, a few rows
+                    # would keep everything here busy. What is left of its window it gets when it is kicked.
+                    bound.eq(Mux(kicked & (under_way == 0), self._window, self._window - min(_LINE, self._window // 2) + 1)),
+                    room.eq(Mux(held < bound, self._window - held, 0)),
                 ]
                 smallest = line_left
                 for limit in (ring_left, flight_left, room, budget.spare):

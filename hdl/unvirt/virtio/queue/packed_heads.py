@@ -61,8 +61,8 @@ class PackedHeads(wiring.Component):
     that shows the head available is trusted meanwhile, and only to find the next head: if the chain does not end in it, the line ends as ``OPEN``,
     and where the next chain begins is told by the walker. Descriptors of walks pass through.
 
-    **Latency**: two cycles from a job to its line, then one from an item to the walker. **Throughput**: two cycles a head and what the
-    walker takes, one cycle for other descriptors of a chain. **Ordering**: one line after the other.
+    **Latency**: two cycles from a job to its line, then one from an item to the walker. **Throughput**: one cycle a descriptor, a head as long
+    as the walker takes for the one before. **Ordering**: one line after the other.
 
     While ``drain``, of a row that is reset and for a job with ``drop``, the line goes back unread. A failed read of a line that was wanted is a
     violation.
@@ -129,7 +129,6 @@ class PackedHeads(wiring.Component):
             self.lines.payload.count.eq(job.line.count),
             # A line in error gives one item without being read: that is how an unwanted one goes back.
             self.lines.payload.error.eq(job.line.error | job.drop),
-            self.items.payload.eq(found),
             self.chains.payload.row.eq(job.row),
             self.chains.payload.position.eq(job.position + chains),
             self.results.payload.row.eq(job.row),
@@ -137,14 +136,17 @@ class PackedHeads(wiring.Component):
             self.results.payload.descriptors.eq(whole),
             self.results.payload.chains.eq(chains),
         ]
-        with m.If(found.walk):
-            m.d.comb += [self.items.valid.eq(self.found.valid), self.found.ready.eq(self.items.ready),
-                         self.skip_found.eq(self.skip)]
-        with m.Else():
-            m.d.comb += [
-                self.items.payload.position.eq(job.position + chains - 1),
-                self.items.payload.descriptor.next.eq(Mux(flags.next, following, found.descriptor.next)),
-            ]
+        # The head that was looked at before, on its way to the walker; descriptors of walks pass when there is none.
+        head, head_valid, head_free = Signal.like(found), Signal(), Signal()
+        m.d.comb += [
+            head_free.eq(~head_valid | self.items.ready),
+            self.items.valid.eq(head_valid | (self.found.valid & found.walk)),
+            self.items.payload.eq(Mux(head_valid, head, found)),
+        ]
+        with m.If(self.items.ready):
+            m.d.sync += head_valid.eq(0)
+        with m.If(found.walk & ~head_valid):
+            m.d.comb += [self.found.ready.eq(self.items.ready), self.skip_found.eq(self.skip)]
 
         def finish(how):
             m.d.sync += end.eq(how)
@@ -193,18 +195,18 @@ class PackedHeads(wiring.Component):
                     with m.Elif((flags.avail == job.lap) | (flags.used != job.lap)):
                         stop(LineEnd.EMPTY)
                     with m.Else():
-                        m.d.comb += self.chains.valid.eq(1)
-                        with m.If(self.chains.ready):
-                            m.d.sync += chains.eq(chains + 1)
-                            m.next = "GIVE"
-            with m.State("GIVE"):
-                m.d.comb += self.items.valid.eq(1)
-                with m.If(self.items.ready):
-                    m.d.sync += within.eq(flags.next)
-                    advance(~flags.next)
+                        m.d.comb += self.chains.valid.eq(head_free)
+                        with m.If(self.chains.valid & self.chains.ready):
+                            # In the cycle after that of its chain it goes on.
+                            m.d.sync += [
+                                chains.eq(chains + 1), within.eq(flags.next),
+                                head_valid.eq(1), head.eq(found), head.position.eq(self.chains.payload.position),
+                                head.descriptor.next.eq(Mux(flags.next, following, found.descriptor.next)),
+                            ]
+                            advance(~flags.next)
             with m.State("RESULT"):
-                m.d.comb += self.results.valid.eq(1)
-                with m.If(self.results.ready):
+                m.d.comb += self.results.valid.eq(head_free)
+                with m.If(self.results.valid & self.results.ready):
                     m.d.comb += self.unused.eq(job.line.count - chains)
                     m.next = "IDLE"
         with m.If(leave):
