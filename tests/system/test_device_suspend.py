@@ -188,6 +188,28 @@ def test_at_every_moment(device, wanted):
     assert outcomes >= {0, 1}
 
 
+@pytest.mark.parametrize("wanted", [WANTED, PACKED], ids=["split", "packed"])
+def test_no_further_buffers(device, wanted):
+    """Of many frames that were published together only those are sent that the device had begun with. Covers: CORE-SUSP-10"""
+    simulation, host = device("default")
+    driver = start(simulation, host, wanted, queue_size=512)
+    for delay in (1500, 3000):
+        for number in range(400):
+            go(driver.transmit(number.to_bytes(NUMBER, "little") + bytes(1400), publish=False))
+        go(driver.tx.publish())
+        simulation.run(delay)
+        go(driver.device.suspend())
+        simulation.expect_quiet(True)
+        done = len(simulation.take_frames())
+        assert go(driver.reap()) == done and 0 < done < 200
+        simulation.run(3000)
+        simulation.expect_quiet(False)
+        go(driver.device.resume())
+        simulation.run(100_000)
+        assert [int.from_bytes(frame[:NUMBER], "little") for _, frame, _ in simulation.take_frames()] == list(range(done, 400))
+        assert go(driver.reap()) == 400 - done
+
+
 def test_interrupts_that_are_due(device):
     """What is held back to be told of later is told of before the device is suspended; then nothing is. Covers: CORE-SUSP-03, CORE-SUSP-12"""
     for wanted in (WANTED, PACKED):
