@@ -134,7 +134,7 @@ class CommonConfig(wiring.Component):
             self.active.eq((status[Status.DRIVER_OK] | suspended) & ~needs_reset & ~resetting),
             self.suspend.eq(suspending | suspended),
             # Queues are notified of when it rises: what comes while a suspension is under way need not be remembered.
-            self.driver_ok.eq(self.active & ~self.suspend),
+            self.driver_ok.eq(status[Status.DRIVER_OK] & ~needs_reset & ~resetting & ~suspending),
             self.row.eq(queue_select),
             self.write_data.eq(value),
             self.bus.response_data.eq(answer),
