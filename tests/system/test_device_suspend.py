@@ -9,10 +9,9 @@ from resets import reset
 from settings import RINGS, TIMEOUT
 from traffic import shape
 
-from unvirt_sim.driver.device import VirtioDevice
-from unvirt_sim.driver.net import COALESCING, CONFIG_VECTOR, MULTIQUEUE, PACKED, RX_VECTOR, SUSPENSION, TX_VECTOR, WANTED, NetDriver
 from unvirt_sim.driver import Element
-from unvirt_sim.driver.spec import COMMON, CfgType, Ctrl, CtrlAck, Feature, LinkStatus, NetConfig, Status
+from unvirt_sim.driver.net import COALESCING, CONFIG_VECTOR, MULTIQUEUE, PACKED, RX_VECTOR, SUSPENSION, TX_VECTOR, WANTED, NetDriver
+from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, Status
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 
@@ -25,7 +24,7 @@ NUMBER = 8
 """Bytes of a frame that say which it is."""
 
 
-def start(simulation, host, wanted=WANTED, interrupts="poll", queue_size=64, **options):
+def start(host, wanted=WANTED, interrupts="poll", queue_size=64, **options):
     """Return a driver that may suspend the device."""
     driver = go(NetDriver.find(host, seed=SEED))
     go(driver.start(wanted=wanted | SUSPENSION, queue_size=queue_size, interrupts=interrupts, **options))
@@ -126,7 +125,7 @@ def test_with_traffic(device, wanted, preset):
     """
     rng = generator(f"traffic {preset}")
     simulation, host = device(preset, link=LinkConfig(latency=120, latency_spread=100))
-    driver = start(simulation, host, wanted)
+    driver = start(host, wanted)
     both = Both(simulation, driver, rng)
     kept = 0
     for _ in range(40):
@@ -166,7 +165,7 @@ def test_at_every_moment(device, wanted):
     Covers: CORE-SUSP-10, CORE-SUSP-11
     """
     simulation, host = device("default", link=LinkConfig(latency=60, latency_spread=0))
-    driver = start(simulation, host, wanted)
+    driver = start(host, wanted)
     both = Both(simulation, driver, generator("moment"))
     outcomes = set()
     for delay in range(0, 900, 13):
@@ -192,7 +191,7 @@ def test_at_every_moment(device, wanted):
 def test_no_further_buffers(device, wanted):
     """Of many frames that were published together only those are sent that the device had begun with. Covers: CORE-SUSP-10"""
     simulation, host = device("default")
-    driver = start(simulation, host, wanted, queue_size=512)
+    driver = start(host, wanted, queue_size=512)
     for delay in (1500, 3000):
         for number in range(400):
             go(driver.transmit(number.to_bytes(NUMBER, "little") + bytes(1400), publish=False))
@@ -214,7 +213,7 @@ def test_interrupts_that_are_due(device):
     """What is held back to be told of later is told of before the device is suspended; then nothing is. Covers: CORE-SUSP-03, CORE-SUSP-12"""
     for wanted in (WANTED, PACKED):
         simulation, host = device("default")
-        driver = start(simulation, host, wanted | COALESCING, interrupts="msix")
+        driver = start(host, wanted | COALESCING, interrupts="msix")
         for kind in (Ctrl.NOTF_COAL_TX_SET, Ctrl.NOTF_COAL_RX_SET):
             assert go(driver.control.coalesce(kind, 500, 60_000)) == CtrlAck.OK
         for episode in range(1, 8):
@@ -244,168 +243,13 @@ def test_interrupts_that_are_due(device):
         assert host.interrupt_count(CONFIG_VECTOR) == 0
 
 
-def fields(registers):
-    """Return what the registers show that a driver can read without writing."""
-    return {name: go(registers.get(name)) for name in COMMON if name != "device_status"}
-
-
-def link(registers):
-    return bool(go(registers.config_raw(NetConfig.STATUS, 2)) & LinkStatus.LINK_UP)
-
-
-def test_configuration_stands_still(device):
-    """While suspended writes to the registers have no effect, the link seems as it was, and its change is told of after the resume.
-
-    Covers: CORE-SUSP-02, CORE-SUSP-05, CORE-SUSP-06, CORE-SUSP-07
-    """
-    simulation, host = device("default")
-    driver = start(simulation, host, interrupts="msix")
-    registers = driver.device
-    queues = {}
-    for queue in (0, 1, 2, 7):
-        go(registers.set("queue_select", queue))
-        queues[queue] = fields(registers)
-    go(registers.set("queue_select", 1))
-    for up in (False, True, False):
-        go(registers.suspend())
-        before = fields(registers)
-        for name, (_, size) in COMMON.items():
-            for value in (0, 1, 0xFFFF_FFFF_FFFF_FFFF, 0x1234_5678_9ABC_DEF0):
-                if name != "device_status":
-                    go(registers.set(name, value & (1 << 8 * size) - 1))
-            assert fields(registers) == before, f"{name} was written"
-        # The status and, in the same write, queue_select.
-        go(host.memory_write(registers._base[CfgType.COMMON] + COMMON["device_status"][0], bytes((SUSPENDED, 0, 0, 0))))
-        go(registers.config_write(0, 4, 0))
-        simulation.mac_link_up = up
-        simulation.run(2000)
-        assert link(registers) == (not up), "the link changed"
-        assert fields(registers) == before and go(registers.status()) == SUSPENDED
-        simulation.expect_quiet(True)
-        simulation.run(1000)
-        simulation.expect_quiet(False)
-        count = host.interrupt_count(CONFIG_VECTOR)
-        go(registers.resume())
-        simulation.run(500)
-        assert link(registers) == up
-        assert host.interrupt_count(CONFIG_VECTOR) == count + 1, "not told of once"
-        assert go(registers.get("config_generation")) == before["config_generation"] + 1 & 0xFF
-    for queue, held in queues.items():
-        go(registers.set("queue_select", queue))
-        assert fields(registers) == held | {"config_generation": 3}
-    # What changed back meanwhile was never there.
-    go(registers.suspend())
-    simulation.mac_link_up = True
-    simulation.run(500)
-    simulation.mac_link_up = False
-    simulation.run(500)
-    go(registers.resume())
-    simulation.run(500)
-    assert host.interrupt_count(CONFIG_VECTOR) == 3 and go(registers.get("config_generation")) == 3
-
-
-def test_change_while_suspending(device):
-    """A change of the link around the moment of the suspension is told of before it or after the resume. Covers: CORE-SUSP-06, CORE-SUSP-07"""
-    simulation, host = device("default")
-    driver = start(simulation, host, interrupts="msix")
-    rng = generator("change")
-    for count in range(1, 40):
-        changed = rng.random() < 0.5
-        if changed:
-            simulation.mac_link_up = not simulation.mac_link_up
-            simulation.run(rng.randrange(12))
-        go(driver.transmit(bytes(60)))
-        go(driver.device.set("device_status", 0x1F))
-        if not changed:
-            simulation.mac_link_up = not simulation.mac_link_up
-        while go(driver.device.status()) != SUSPENDED:
-            pass
-        simulation.expect_quiet(True)
-        seen, shown = host.interrupt_count(CONFIG_VECTOR), go(driver.link_up())
-        assert shown == (simulation.mac_link_up if seen == count else not simulation.mac_link_up)
-        simulation.run(500)
-        simulation.expect_quiet(False)
-        go(driver.device.resume())
-        simulation.run(500)
-        assert host.interrupt_count(CONFIG_VECTOR) == count and go(driver.link_up()) == simulation.mac_link_up
-        go(driver.reap())
-
-
-def test_before_the_driver_is_ready(device):
-    """SUSPEND is ignored until DRIVER_OK is set, and altogether if it was not negotiated or not offered. Covers: CORE-SUSP-01"""
-    simulation, host = device("default")
-    registers = go(VirtioDevice.find(host))
-    go(registers.start_negotiation())
-    assert go(registers.offered()) >> Feature.SUSPEND & 1
-    for step in (Status(0), Status.FEATURES_OK):
-        if step:
-            go(registers.finish_negotiation(WANTED & go(registers.offered()) | SUSPENSION))
-        for value in (0x10, 0x13, 0x13 | step):
-            go(registers.set("device_status", value))
-            simulation.run(500)
-            assert go(registers.status()) == 0x03 | step
-    go(registers.driver_ok())
-    simulation.run(500)
-    assert go(registers.status()) == RUNNING, "a suspension was remembered"
-    for hidden in (0, SUSPENSION):
-        simulation.hide_features(hidden)
-        driver = go(NetDriver.find(host))
-        go(driver.start(wanted=WANTED, queue_size=16, interrupts="poll"))
-        assert bool(go(driver.device.offered()) & SUSPENSION) == (not hidden)
-        for value in (0x10, 0x1F, 0x1B):
-            go(driver.device.set("device_status", value))
-            simulation.run(500)
-            assert go(driver.device.status()) == RUNNING
-        go(driver.transmit(bytes(60)))
-        assert go(driver.wait_transmitted(1)) == 1
-        go(driver.stop())
-    simulation.hide_features(0)
-
-
-def test_ways_of_writing_the_status(device):
-    """It is the bit that counts, whatever a driver does with the others; bits but those two stay, and FAILED can be set meanwhile.
-
-    Covers: CORE-SUSP-13, DER-INIT-02
-    """
-    simulation, host = device("default")
-    driver = start(simulation, host)
-    registers = driver.device
-
-    def becomes(value):
-        for _ in range(1000):
-            if go(registers.status()) == value:
-                return
-        raise AssertionError(f"the status is {go(registers.status())!r}, not {value:#x}")
-
-    for suspend in (0x10, 0x1F, 0x1B, 0x30):
-        for resume in (0x0F, 0x1F):
-            go(registers.set("device_status", suspend))
-            becomes(SUSPENDED)
-            for value in (0x1B, 0x10, 0x03):
-                go(registers.set("device_status", value))
-                assert go(registers.status()) == SUSPENDED
-            go(registers.set("device_status", resume))
-            assert go(registers.status()) == RUNNING
-            # At once again, and again while it is under way.
-            go(registers.set("device_status", 0x1F))
-            go(registers.set("device_status", 0x1F))
-            becomes(SUSPENDED)
-            go(registers.set("device_status", 0x0F))
-            becomes(RUNNING)
-    go(registers.set("device_status", 0x1F))
-    go(registers.set("device_status", 0x8F))
-    becomes(SUSPENDED | 0x80)
-    go(registers.set("device_status", 0x8F))
-    becomes(RUNNING | 0x80)
-
-
 @pytest.mark.parametrize("kind", ["virtio", "flr", "hot"])
 def test_resets(device, kind):
     """A reset while the suspension is under way, or done, is one like any other. Covers: CORE-SUSP-08"""
     rng = generator(f"reset {kind}")
     simulation, host = device("default", link=LinkConfig(latency=100, latency_spread=80))
     for episode in range(24):
-        driver = start(simulation, host, (WANTED, PACKED)[episode % 2])
+        driver = start(host, (WANTED, PACKED)[episode % 2])
         both = Both(simulation, driver, rng)
         both.post(12)
         simulation.run(1500)
@@ -419,7 +263,7 @@ def test_resets(device, kind):
         simulation.run(1000)
         simulation.expect_quiet(False)
         simulation.take_frames()
-    driver = start(simulation, host)
+    driver = start(host)
     go(driver.transmit(bytes(60)))
     assert go(driver.wait_transmitted(1)) == 1
 
@@ -429,7 +273,7 @@ def test_what_never_ends(small, wanted):
     """With a MAC that takes no frame, or reads that are never answered, the suspension ends in DEVICE_NEEDS_RESET. Covers: CORE-SUSP-08"""
     simulation, host = small()
     for episode in ("mac", "read"):
-        driver = start(simulation, host, wanted, interrupts="msix", queue_size=64)
+        driver = start(host, wanted, interrupts="msix", queue_size=64)
         simulation.run(1000)
         before = host.interrupt_count(CONFIG_VECTOR)
         if episode == "mac":
@@ -457,7 +301,7 @@ def test_what_never_ends(small, wanted):
 def test_nothing_from_outside_keeps_it_awake(device, wanted):
     """Frames without a gap and doorbells without end do not keep the device from coming to rest. Covers: CORE-SUSP-08"""
     simulation, host = device("default")
-    driver = start(simulation, host, wanted)
+    driver = start(host, wanted)
     for _ in range(3):
         go(driver.fill([1600], limit=40))
         simulation.run(3000)
@@ -490,7 +334,7 @@ def test_with_queues_in_reset(device, wanted):
     """
     rng = generator("queue reset")
     simulation, host = device("default", link=LinkConfig(latency=150, latency_spread=100), **OPTIONS)
-    driver = start(simulation, host, wanted | MULTIQUEUE, pairs=PAIRS, queue_size=32)
+    driver = start(host, wanted | MULTIQUEUE, pairs=PAIRS, queue_size=32)
     registers = driver.device
     for _ in range(16):
         for number in range(PAIRS):
@@ -524,7 +368,7 @@ def test_with_commands(device):
     """A command that waits for received frames to be where they belong ends, although frames are dropped from then on. Covers: CORE-SUSP-11"""
     rng = generator("commands")
     simulation, host = device("default", **OPTIONS)
-    driver = start(simulation, host, WANTED | MULTIQUEUE, pairs=PAIRS, queue_size=32)
+    driver = start(host, WANTED | MULTIQUEUE, pairs=PAIRS, queue_size=32)
     queue, under_way = driver.control.queue, 0
     for episode in range(20):
         for number in range(PAIRS):
