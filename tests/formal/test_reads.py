@@ -165,7 +165,7 @@ class LineSpec(Elaboratable):
         dut = AvailController(data_width=64, rows=2, slots=16, window=8, lines=2)
         m.d.comb += [dut.index_free.eq(1), dut.ring_free.eq(1)]
         m.submodules.dut = inner = opened(dut)
-        drive_inputs(m, dut.event_idx, dut.drain, dut.visits.valid, dut.visits.payload, dut.rung, dut.notified_valid, dut.notified,
+        drive_inputs(m, dut.event_idx, dut.drain, dut.hold, dut.visits.valid, dut.visits.payload, dut.rung, dut.notified_valid, dut.notified,
                      dut.index_answers.valid, dut.index_answers.payload, dut.finished.valid, dut.finished.payload, dut.index_reads.ready,
                      dut.ring_reads.ready, dut.again.ready, dut.flags.ready, dut.retired, dut.free_slots, dut.unused, dut.added, dut.config.config)
         config = dut.config.config.shape()(register(inner, "config"))

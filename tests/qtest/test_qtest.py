@@ -21,7 +21,7 @@ OFFERED = {F.MTU: ("host_mtu", "1500", "0"), F.MRG_RXBUF: ("mrg_rxbuf", "on", "o
            F.IN_ORDER: ("in_order", "on", "off"), F.RING_RESET: ("queue_reset", "on", "off")}
 """What QEMU's device (11.1) can offer of unvirt's features: the option, and its values. MAC cannot be switched off."""
 
-NOT_OFFERED = {F.ORDER_PLATFORM, F.NOTIFICATION_DATA, F.NOTIF_CONFIG_DATA, F.VQ_NOTF_COAL, F.NOTF_COAL}
+NOT_OFFERED = {F.ORDER_PLATFORM, F.NOTIFICATION_DATA, F.NOTIF_CONFIG_DATA, F.SUSPEND, F.VQ_NOTF_COAL, F.NOTF_COAL}
 """What it cannot offer at all: they are left out of the combinations."""
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))

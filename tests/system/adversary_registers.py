@@ -13,7 +13,7 @@ POKED = ("queue_enable", "queue_size", "queue_desc", "driver_feature", "queue_ms
 READ_ONLY = ("device_feature", "num_queues", "config_generation", "queue_notify_off", "queue_notif_config_data")
 STEPS = ("acknowledge", "driver", "features", "features_ok", "reread", "queues", "driver_ok")
 RESETS = ("status", "function", "not waited for", "none", "status", "function", "status", "status")
-UNOFFERED = (Feature.CSUM, Feature.MQ, Feature.ADMIN_VQ, Feature.SUSPEND, Feature.RSS, 95)
+UNOFFERED = (Feature.CSUM, Feature.MQ, Feature.ADMIN_VQ, Feature.SR_IOV, Feature.RSS, 95)
 
 
 class Registers:

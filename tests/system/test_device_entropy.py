@@ -198,6 +198,26 @@ def test_reset_in_mid_flight(reader, kind):
         go(one.driver.stop())
 
 
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_suspend_in_mid_flight(reader, wanted):
+    """Suspended at any moment and resumed, the device is quiet meanwhile and goes on with the very next chunk. Covers: CORE-SUSP-04, CORE-SUSP-09"""
+    rng = random.Random(f"suspend {SEED}")
+    one = reader().start(wanted=wanted | mask(Feature.SUSPEND), queue_size=32, interrupts="poll")
+    device = one.driver.device
+    for _ in range(12):
+        count = rng.randrange(1, 20)
+        for _ in range(count):
+            go(one.driver.post([rng.randrange(1, 200)], publish=False))
+        go(one.driver.queue.publish())
+        one.simulation.run(rng.choice((rng.randrange(40), rng.randrange(400), rng.randrange(1500))))
+        go(device.suspend())
+        one.simulation.expect_quiet(True)
+        one.simulation.run(2000)
+        one.simulation.expect_quiet(False)
+        go(device.resume())
+        one.read(count)
+
+
 def test_queue_reset_in_mid_flight(reader):
     """A queue that is reset alone is quiet, and set up again goes on: with chunks that no buffer was given before [virtio 2.6.1]."""
     rng = random.Random(f"queue {SEED}")

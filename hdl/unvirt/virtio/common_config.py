@@ -33,6 +33,11 @@ class CommonConfig(wiring.Component):
     is quiet, then everything here returns to defaults and the status reads 0. If it is 0 already nothing is under way: accesses then wait for the
     rows to be swept, nine cycles for each and some forty.
 
+    **Suspend** [virtio, Device Suspend]: writing SUSPEND while DRIVER_OK is set asks the engine to come to rest with what it holds, and keeps
+    the device configuration as it is. Once the engine is at rest, no queue is in reset and no interrupt waits, SUSPEND is set and DRIVER_OK cleared
+    in one cycle. From then on writes of anything but the status are ignored, until DRIVER_OK is written: it is set and SUSPEND cleared in one cycle.
+    A violation or a reset ends a suspension that is under way.
+
     Members
     -------
     bus : ``In(RegisterBusSignature)``
@@ -46,7 +51,10 @@ class CommonConfig(wiring.Component):
         The device configuration changed in this cycle.
     notify_config : ``Out(1)``
         Pulse: tell the driver of a change.
-    engine_reset, engine_reset_done, driver_ok : engine side
+    engine_reset, engine_reset_done, active, suspend, engine_suspended : engine side
+        As ``reset``, ``reset_done``, ``driver_ok``, ``suspend``, ``suspended`` of :func:`~unvirt.virtio.contract.EngineControlSignature`.
+    driver_ok : ``Out(1)``
+        Level: the device takes notifications.
     row, bank, write_enable, write_data, read_data :
         To the queue rows.
     rows_reset : ``In(stream)``
@@ -76,6 +84,9 @@ class CommonConfig(wiring.Component):
             "engine_reset": Out(1),
             "engine_reset_done": In(1),
             "interrupts_idle": In(1),
+            "active": Out(1),
+            "suspend": Out(1),
+            "engine_suspended": In(1),
             "driver_ok": Out(1),
             "row": Out(row_width(rows)),
             "bank": Out(3),
@@ -108,6 +119,9 @@ class CommonConfig(wiring.Component):
         valid_queue = queue_select < self._queues
         swept = Signal(range(8 * self._rows))
         one_row = Signal()                 # the sweep is of one queue
+        suspending = Signal()              # SUSPEND was written and is not set yet
+        suspended = status[Status.SUSPEND]
+        in_resets = Signal(range(self._rows + 1))   # queues that are being reset
 
         legal = Signal()
         conditions = [(accepted & ~self.offered) == 0, accepted[32]]
@@ -117,7 +131,10 @@ class CommonConfig(wiring.Component):
         m.d.comb += [
             legal.eq(Cat(conditions).all()),
             self.features.eq(accepted),
-            self.driver_ok.eq(status[Status.DRIVER_OK] & ~needs_reset & ~resetting),
+            self.active.eq((status[Status.DRIVER_OK] | suspended) & ~needs_reset & ~resetting),
+            self.suspend.eq(suspending | suspended),
+            # Queues are notified of when it rises: what comes while a suspension is under way need not be remembered.
+            self.driver_ok.eq(status[Status.DRIVER_OK] & ~needs_reset & ~resetting & ~suspending),
             self.row.eq(queue_select),
             self.write_data.eq(value),
             self.bus.response_data.eq(answer),
@@ -169,7 +186,7 @@ class CommonConfig(wiring.Component):
                 with m.If(one_row):
                     with m.If(swept[:3] == 7):
                         m.d.comb += self.rows_reset.ready.eq(1)
-                        m.d.sync += [one_row.eq(0), swept.eq(0)]
+                        m.d.sync += [one_row.eq(0), swept.eq(0), in_resets.eq(in_resets - 1)]
                         m.next = "IDLE"
                 with m.Elif(swept == 8 * self._rows - 1):
                     m.next = "CLEARED"
@@ -177,7 +194,7 @@ class CommonConfig(wiring.Component):
                 m.d.comb += self.forget.eq(1)
                 m.d.sync += [
                     device_select.eq(0), driver_select.eq(0), queue_select.eq(0), accepted.eq(0),
-                    self.config_vector.eq(NO_VECTOR), swept.eq(0),
+                    self.config_vector.eq(NO_VECTOR), swept.eq(0), suspending.eq(0), in_resets.eq(0),
                 ]
                 with m.If(~self.function_reset):
                     m.d.comb += self.function_reset_done.eq(resetting)
@@ -194,6 +211,8 @@ class CommonConfig(wiring.Component):
                 with m.Elif(self.rows_reset.valid & ~resetting & self.interrupts_idle):
                     m.d.sync += [swept.eq(self.rows_reset.payload << 3), one_row.eq(1)]
                     m.next = "SWEEP"
+                with m.Elif(suspending & self.engine_suspended & ~resetting & (in_resets == 0) & self.interrupts_idle):
+                    m.d.sync += [suspending.eq(0), status[Status.SUSPEND].eq(1), status[Status.DRIVER_OK].eq(0)]
                 with m.Elif(self.bus.request.valid & ~(resetting & (status == 0))):
                     # With a status of 0 the driver would take a reset for done: it waits here, for rows to be swept and no more.
                     # The bank of the selected row is read in this cycle, whether it is enabled in the next.
@@ -206,10 +225,12 @@ class CommonConfig(wiring.Component):
                 m.d.comb += [was_enabled.eq(self.read_data[0]), in_reset.eq(self.read_data[1]), self.bus.request.ready.eq(1)]
                 m.next = "IDLE"
                 with m.If(access.write):
-                    self._elaborate_write(m, offset, enables, value, merge, low_half, high_half,
-                                          device_select, driver_select, queue_select, accepted,
-                                          status, frozen, legal, resetting, bank, banked,
-                                          was_enabled, in_reset, valid_queue)
+                    # While suspended nothing is written but the status.
+                    with m.If(~suspended | (offset[2:] == Common.DEVICE_STATUS >> 2)):
+                        self._elaborate_write(m, offset, enables, value, merge, low_half, high_half,
+                                              device_select, driver_select, queue_select, accepted,
+                                              status, frozen, legal, resetting, bank, banked,
+                                              was_enabled, in_reset, valid_queue, suspending, in_resets)
                 with m.Else():
                     m.next = "RESPOND"
                     with m.Switch(offset[2:]):
@@ -243,14 +264,15 @@ class CommonConfig(wiring.Component):
         stops = Signal()
         m.d.comb += stops.eq(self.violation & status[Status.DRIVER_OK] & ~needs_reset & ~resetting)
         with m.If(stops):
-            m.d.sync += status[Status.NEEDS_RESET].eq(1)
-        m.d.comb += self.notify_config.eq(stops | (self.config_changed & self.driver_ok))
+            m.d.sync += [status[Status.NEEDS_RESET].eq(1), suspending.eq(0)]
+        m.d.comb += self.notify_config.eq(stops | (self.config_changed & self.active))
         return m
 
     def _elaborate_write(self, m, offset, enables, value, merge, low_half, high_half,
                          device_select, driver_select, queue_select, accepted, status, frozen,
-                         legal, resetting, bank, banked, was_enabled, in_reset, valid_queue):
+                         legal, resetting, bank, banked, was_enabled, in_reset, valid_queue, suspending, in_resets):
         """What a write does, by DW."""
+        suspended = status[Status.SUSPEND]
         with m.Switch(offset[2:]):
             with m.Case(Common.DEVICE_FEATURE_SELECT >> 2):
                 m.d.sync += device_select.eq(merge(device_select))
@@ -277,11 +299,17 @@ class CommonConfig(wiring.Component):
                         m.d.comb += [refused[Status.FEATURES_OK].eq(~legal & ~frozen),
                                      refused[Status.DRIVER_OK].eq(~frozen)]
                         m.d.sync += status.eq(status | (written & _DRIVER_BITS & ~refused))
-                with m.If(high_half):
+                        with m.If(written[Status.DRIVER_OK]):
+                            m.d.sync += status[Status.SUSPEND].eq(0)
+                    # Whatever the other bits are: a driver may think that it has to clear DRIVER_OK with it.
+                    with m.If(written[Status.SUSPEND] & accepted[Feature.SUSPEND] & status[Status.DRIVER_OK] & self.active):
+                        m.d.sync += suspending.eq(1)
+                with m.If(high_half & ~suspended):
                     m.d.sync += queue_select.eq(value[16:])
             with m.Case(Common.QUEUE_RESET >> 2):
                 with m.If(high_half & (value[16:] == 1) & accepted[Feature.RING_RESET] & frozen & was_enabled & valid_queue & ~resetting):
                     m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET), self.write_enable.eq(0b0001)]
+                    m.d.sync += in_resets.eq(in_resets + 1)
             with m.Default():
                 fixed = Signal(32)
                 size = value[:16]

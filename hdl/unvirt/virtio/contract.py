@@ -55,11 +55,11 @@ def EngineControlSignature(rows, config_ports):
     Members
     -------
     notifications : ``Out(stream)``
-        One per doorbell of an enabled queue while DRIVER_OK is set, and one per enabled queue when DRIVER_OK becomes set or a
-        queue is enabled after it. The engine is always ready.
+        One per doorbell of an enabled queue while DRIVER_OK is set, and one per enabled queue when DRIVER_OK becomes set, also by a resume, or a
+        queue is enabled after it. None while ``suspend``. The engine is always ready.
     driver_ok : ``Out(1)``
-        Level: DRIVER_OK set, no reset pending, device not stopped by a violation. While it is low the engine takes nothing new, discards what it
-        holds and comes to rest.
+        Level: DRIVER_OK or SUSPEND set, no reset pending, device not stopped by a violation. While it is low the engine takes nothing new, discards
+        what it holds and comes to rest.
     features : ``Out(128)``
         Negotiated feature bits, constant while ``driver_ok``.
     reset : ``Out(1)``
@@ -69,6 +69,11 @@ def EngineControlSignature(rows, config_ports):
         The engine is at rest: no DMA outstanding, all writes and messages emitted, all rows cleared.
     violation : ``In(1)``
         Pulse: the driver broke a rule in memory or a DMA read failed; the transport sets DEVICE_NEEDS_RESET and notifies.
+    suspend : ``Out(1)``
+        Level: the device is to be suspended, or is. The engine takes no further buffer, ends what is in progress and tells of it;
+        nothing is discarded. When it falls every enabled queue is notified of again.
+    suspended : ``In(1)``
+        While ``suspend``: the engine is at rest, and stays so.
     interrupts : ``In(stream)``
         Used buffer notifications to send, by row, after suppression was decided.
     rows_reset : ``In(stream)``
@@ -83,6 +88,8 @@ def EngineControlSignature(rows, config_ports):
         "features": Out(128),
         "reset": Out(1),
         "reset_done": In(1),
+        "suspend": Out(1),
+        "suspended": In(1),
         "violation": In(1),
         "interrupts": In(stream.Signature(Notification(rows))),
         "rows_reset": In(stream.Signature(row_width(rows))),

@@ -14,11 +14,12 @@ class DeviceConfigSpace(wiring.Component):
     """Read-only registers; writes have no effect, bytes beyond the structure read 0.
 
     A read answers in one cycle with the value of the cycle in which it was taken. ``changed`` pulses in the first cycle in which a read sees
-    a new value [DER-CFG-03].
+    a new value [DER-CFG-03]. While ``freeze`` reads see the value from before; what changed meanwhile is seen, and told, when it falls.
 
     Members
     -------
     bus : ``In(RegisterBusSignature)``
+    freeze : ``In(1)``
     value : ``In(size)``
         The structure, byte 0 lowest.
     changed : ``Out(1)``
@@ -28,6 +29,7 @@ class DeviceConfigSpace(wiring.Component):
         self._size = size
         super().__init__({
             "bus": In(RegisterBusSignature()),
+            "freeze": In(1),
             "value": In(8 * size),
             "changed": Out(1),
         })
@@ -38,10 +40,11 @@ class DeviceConfigSpace(wiring.Component):
         shown = Signal(32 * words)
         primed = Signal()
         access = self.bus.request.payload
+        with m.If(~self.freeze):
+            m.d.sync += shown.eq(self.value)
         m.d.sync += [
-            shown.eq(self.value),
             primed.eq(1),
-            self.changed.eq(primed & (shown != self.value)),
+            self.changed.eq(primed & ~self.freeze & (shown != self.value)),
             self.bus.response_valid.eq(self.bus.request.valid & ~access.write),
             self.bus.response_data.eq(0),
         ]

@@ -16,7 +16,8 @@ class Notify(wiring.Component):
 
     A doorbell is a write of at least 16 bits, with ``notification_data`` of 32, at 4 x row whose lower half is the row. It is passed on in the same
     cycle, one per cycle, if the queue is enabled and ``driver_ok`` is set, and ignored otherwise. Reads give 0 after one cycle. When ``driver_ok``
-    rises, and when a queue is enabled after it, the queue is notified of without a doorbell [DER-INIT-01], in cycles without one.
+    rises (also after a suspension), and when a queue is enabled after it, the queue is notified of without a doorbell [DER-INIT-01], in cycles
+    without one.
 
     Members
     -------

@@ -92,7 +92,7 @@ class FeatureRule:
 
 VIRTIO_FEATURES = frozenset({Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
                              Feature.RING_PACKED, Feature.IN_ORDER, Feature.ORDER_PLATFORM, Feature.NOTIFICATION_DATA,
-                             Feature.NOTIF_CONFIG_DATA, Feature.RING_RESET})
+                             Feature.NOTIF_CONFIG_DATA, Feature.RING_RESET, Feature.SUSPEND})
 """What the transport and the queue engine offer to every device type."""
 
 VIRTIO_RULES = ()

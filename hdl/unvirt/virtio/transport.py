@@ -135,8 +135,11 @@ class VirtioTransport(wiring.Component):
             common.engine_reset_done.eq(engine.reset_done),
             common.interrupts_idle.eq(interrupts.idle & msix.idle),
             device.value.eq(self.device_config),
+            device.freeze.eq(common.suspend),
 
-            engine.driver_ok.eq(common.driver_ok),
+            engine.driver_ok.eq(common.active),
+            engine.suspend.eq(common.suspend),
+            common.engine_suspended.eq(engine.suspended),
             engine.features.eq(common.features),
             engine.reset.eq(common.engine_reset),
 

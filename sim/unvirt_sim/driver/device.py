@@ -174,6 +174,37 @@ class VirtioDevice:
         await self.add_status(Status.DRIVER_OK)
         check(await self.status() & Status.DRIVER_OK, "DRIVER_OK does not read back")
 
+    # Suspend and resume: the device and driver keep all they have, nothing of it moves in between
+
+    async def suspend(self, *, polls=10_000):
+        """Suspend the device and wait until it is. Needs SUSPEND; the device must be running.
+
+        What was begun is used and told of before this returns; what is made available from now on stays where it is. Until :meth:`resume` the
+        device accesses no memory, sends no interrupt, and takes no write to its registers but to the status; doorbells are lost.
+        """
+        check(self.has(Feature.SUSPEND), "SUSPEND was not negotiated")
+        await self.add_status(Status.SUSPEND)
+        await self._poll_status(Status.SUSPEND, gone=Status.DRIVER_OK, polls=polls)
+
+    async def resume(self, *, polls=10_000):
+        """Let a suspended device run again and wait until it does.
+
+        It looks for buffers in every queue by itself, and tells of a configuration change that fell into the time in which it was suspended.
+        """
+        await self.add_status(Status.DRIVER_OK)
+        await self._poll_status(Status.DRIVER_OK, gone=Status.SUSPEND, polls=polls)
+
+    async def _poll_status(self, reached, *, gone, polls):
+        """Read the status until ``reached`` is set; ``gone`` must be clear with it, and the device must not have given up."""
+        for _ in range(polls):
+            status = await self.status()
+            check(not status & Status.DEVICE_NEEDS_RESET, "The device needs a reset")
+            if status & reached:
+                check(not status & gone, f"The status is {status!r}")
+                return
+            await self.host.sleep(10)
+        raise DriverTimeout(f"The status has no {reached.name} after {polls} reads")
+
     # Queues [4.1.5.1.3]
 
     async def setup_queue(self, index, *, size=None, vector=NO_VECTOR, order="fifo", rng=None):

@@ -16,7 +16,7 @@ from .control import ControlDriver
 from .interrupts import QueueDriver, check_interrupts
 from .spec import NET_HEADER, CtrlAck, Feature, LinkStatus, NetConfig, header_size, mask
 
-__all__ = ["COALESCING", "IN_ORDER", "MULTIQUEUE", "PACKED", "WANTED", "NetDriver"]
+__all__ = ["COALESCING", "IN_ORDER", "MULTIQUEUE", "PACKED", "SUSPENSION", "WANTED", "NetDriver"]
 
 WANTED = mask(Feature.MAC, Feature.STATUS, Feature.MTU, Feature.SPEED_DUPLEX, Feature.MRG_RXBUF, Feature.VERSION_1,
               Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM, Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.RING_RESET,
@@ -34,6 +34,9 @@ MULTIQUEUE = mask(Feature.CTRL_VQ, Feature.MQ)
 
 COALESCING = mask(Feature.CTRL_VQ, Feature.NOTF_COAL, Feature.VQ_NOTF_COAL)
 """What may be added to be told less often; nothing is held back until :class:`~unvirt_sim.driver.control.ControlDriver` says so."""
+
+SUSPENSION = mask(Feature.SUSPEND)
+"""What may be added to suspend the device: see :meth:`~unvirt_sim.driver.device.VirtioDevice.suspend`."""
 
 CONFIG_VECTOR, RX_VECTOR, TX_VECTOR = 0, 1, 2
 

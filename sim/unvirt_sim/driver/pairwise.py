@@ -97,7 +97,7 @@ async def _commands(driver):
 
 
 async def combined(host, seed, word, *, interrupts="msix"):
-    """Bring the device up with exactly ``word`` and use every feature in it: frames both ways, commands, queues that are reset."""
+    """Bring the device up with exactly ``word`` and use every feature in it: frames both ways, commands, queues that are reset, a suspension."""
     rng = random.Random(f"combined {seed} {word:x}")
     driver = await NetDriver.find(host, seed=seed)
     device, pairs = driver.device, 1
@@ -121,5 +121,13 @@ async def combined(host, seed, word, *, interrupts="msix"):
         if device.has(Feature.VQ_NOTF_COAL):
             for queue, settings in kept.items():
                 check(await driver.control.coalescing(queue) == (CtrlAck.OK, settings), f"Queue {queue} came back with other coalescing")
+        await _both_ways(host, driver, rng)
+    if device.has(Feature.SUSPEND):
+        (frame,) = _frames(rng, 100)
+        await device.suspend()
+        await driver.transmit(frame)                      # found by the device itself when it runs again
+        await device.resume()
+        await driver.wait_transmitted(1)
+        check(await host.receive_frame() == frame, "What was made available to the suspended device was not sent")
         await _both_ways(host, driver, rng)
     await driver.stop()

@@ -221,3 +221,31 @@ def test_drain_forgets():
         await ctx.tick().repeat(4)
         assert rig.out[-1][1:] == (4, 1, 1, 10)
     rig.run(bench)
+
+
+def test_hold_tells_of_everything():
+    """With ``hold`` all that waits is due, in any row; ``still`` rises when nothing waits any more, and what comes then is due at once.
+
+    Covers: CORE-SUSP-12
+    """
+    rig = Rig(5, stall=0.7)
+    dut = rig.dut
+
+    async def bench(ctx):
+        for row in range(ROWS):
+            await rig.set(ctx, row, 100, 1000)
+        for rows in ([0], [ROWS - 1], [3, 4], range(ROWS), []):
+            ctx.set(dut.hold, 0)
+            await ctx.tick().repeat(rig.rng.randrange(1, 2 * ROWS))
+            for row in rows:
+                await rig.publish(ctx, row)
+            await ctx.tick().repeat(3 * ROWS)
+            rig.out.clear()
+            ctx.set(dut.hold, 1)
+            await ctx.tick().until(dut.still)
+            assert sorted(event[1] for event in rig.out) == list(rows), "still although some wait"
+            await rig.publish(ctx, 5)
+            assert not ctx.get(dut.still)
+            await ctx.tick().until(dut.still)
+            assert rig.out[-1][1] == 5
+    rig.run(bench)

@@ -58,6 +58,8 @@ class AvailController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; answers are consumed without effect.
+    hold : ``In(1)``
+        Nothing new is asked for, and a row does not come back for that: once ``hold`` has fallen each is to be notified of.
     row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
         A row in reset, which is not enabled; nothing of its ring is under way.
     visits, notified_valid, notified : ``In``
@@ -96,6 +98,7 @@ class AvailController(wiring.Component):
         super().__init__({
             "event_idx": In(1),
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
@@ -284,7 +287,7 @@ class AvailController(wiring.Component):
                     smallest = chosen
                 m.d.sync += count.eq(smallest)
                 # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost.
-                with m.If((now.lines == self._lines) | (pending == 0) | ((now.lines != 0) & (smallest < _WORTH_A_LINE))):
+                with m.If(self.hold | (now.lines == self._lines) | (pending == 0) | ((now.lines != 0) & (smallest < _WORTH_A_LINE))):
                     m.d.sync += count.eq(0)
                 m.next = "RING"
 
@@ -299,7 +302,7 @@ class AvailController(wiring.Component):
                     m.next = "INDEX"
 
             with m.State("INDEX"):
-                wanted = (now.stale | (now.silent & (pending == 0))) & ~now.index_pending
+                wanted = (now.stale | (now.silent & (pending == 0))) & ~now.index_pending & ~self.hold
                 m.d.comb += self.index_reads.valid.eq(wanted & self.index_free)
                 with m.If(~wanted):
                     m.next = "STORE"
@@ -322,7 +325,7 @@ class AvailController(wiring.Component):
                     m.d.sync += self.row_clean.eq(1)
                 # With lines under way the end of one brings the row back, with a full window chains that are done with; else it comes by itself.
                 more = (pending != 0) & (room != 0) & ((now.lines == 0) | ((count != 0) & (now.lines != self._lines)))
-                with m.If((again | more) & config.enabled & ~self.drain):
+                with m.If((again | more) & config.enabled & ~self.drain & ~self.hold):
                     m.next = "AGAIN"
 
             with m.State("AGAIN"):

@@ -85,6 +85,8 @@ class Coalescer(wiring.Component):
     drain : ``In(1)``
     row_drain : ``In(RowDrain)``
         The same for one row, from ``notify`` on.
+    hold : ``In(1)``, still : ``Out(1)``
+        Everything is due at once; nothing is under way, and with ``hold`` nothing waits either.
     published : ``In(stream.Signature(Published))``, due : ``Out(stream.Signature(Published))``
     port : ``In(CoalescePortSignature)``
     config : ``Out(QueueConfigPort)``
@@ -102,12 +104,14 @@ class Coalescer(wiring.Component):
         self._cycles = cycles_per_microsecond
         super().__init__({
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "published": In(stream.Signature(Published(rows))),
             "due": Out(stream.Signature(Published(rows))),
             "port": In(CoalescePortSignature(rows)),
             "config": Out(QueueConfigPort(rows)),
             "idle": Out(1),
+            "still": Out(1),
             "sweep": In(Sweep(rows)),
         })
 
@@ -176,7 +180,7 @@ class Coalescer(wiring.Component):
             total.since.eq(Mux(found.packets == 0, now, found.since)),
             age.eq(Mux(found.packets == 0, 0, now - found.since)),
             # Ticks are counted: only with one more than asked for the time is up for certain.
-            enough.eq((setting.packets == 0) | (setting.microseconds == 0) | (total.packets >= setting.packets)
+            enough.eq(self.hold | (setting.packets == 0) | (setting.microseconds == 0) | (total.packets >= setting.packets)
                       | (age > setting.microseconds)),
             due.eq(~drain & (held | ((publication | (kind == _Kind.SWEEP)) & (total.packets != 0) & enough))),
             stalled.eq(due & ~self.due.ready),
@@ -188,6 +192,13 @@ class Coalescer(wiring.Component):
             port.answer_enabled.eq(self.config.config.enabled),
             self.idle.eq(~self.published.valid & ~publication & ~due),
         ]
+        # With `hold`: whether nothing was found so far in this round of all rows, and nothing in the one before.
+        clean, flushed = Signal(), Signal()
+        with m.If(~self.hold | publication | due):
+            m.d.sync += [clean.eq(0), flushed.eq(0)]
+        with m.Elif((kind == _Kind.SWEEP) & (row == self._rows - 1)):
+            m.d.sync += [clean.eq(1), flushed.eq(clean)]
+        m.d.comb += self.still.eq(self.idle & (flushed | ~active))
         # A setting that is written meanwhile takes nothing back that was offered.
         m.d.sync += held.eq(stalled)
 

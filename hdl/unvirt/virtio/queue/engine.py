@@ -45,11 +45,15 @@ CONFIG_PORTS = 7
 """Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision, queue reset, coalescer."""
 
 
+_PATIENCE = 16
+"""Completion timeouts that a suspension may take: what it waits for beside reads is a MAC."""
+
+
 class QueueEngine(wiring.Component):
     """Fetches buffers, reads and fills them, uses them and raises interrupts.
 
     **Ordering**: data, used elements, index, suppression read and interrupt of a row follow each other on the link. Packets of a row keep
-    its order; rows are independent. **Reset**: see :class:`~unvirt.virtio.queue.control.EngineControl`.
+    its order; rows are independent. **Reset, suspension**: see :class:`~unvirt.virtio.queue.control.EngineControl`.
 
     Parameters
     ----------
@@ -141,7 +145,7 @@ class QueueEngine(wiring.Component):
         m = Module()
         config = self._config
         rows = config.rows
-        m.submodules.engine_control = control = EngineControl(rows=rows)
+        m.submodules.engine_control = control = EngineControl(rows=rows, patience=_PATIENCE * config.completion_timeout)
         m.submodules.row_reset = row_reset = RowReset(rows=rows)
         m.submodules.fetch = fetch = self._fetch
         m.submodules.source = source = self._source
@@ -168,9 +172,15 @@ class QueueEngine(wiring.Component):
             self.drain.eq(control.drain),
             control.at_rest.eq(fetch.at_rest & source.at_rest & sink.idle & used.idle & self.dma_idle
                                & Cat(block.idle for block in (*requests, decision, *coalescers)).all()),
+            control.suspend.eq(transport.suspend),
+            transport.suspended.eq(control.suspended),
+            control.still.eq(used.idle & self.dma_idle & Cat(block.still for block in (fetch, source, sink, *coalescers)).all()
+                             & Cat(block.idle for block in (*requests, decision)).all()),
             used.discard.eq(control.drain),
-            transport.violation.eq(Cat(block.violation for block in (fetch, source, *requests, decision)).any()),
+            transport.violation.eq(control.overdue | Cat(block.violation for block in (fetch, source, *requests, decision)).any()),
         ]
+        for block in (fetch, sink, *coalescers):
+            m.d.comb += block.hold.eq(control.hold)
         stages = (fetch, source, sink, *requests, decision, *coalescers)
         for block in stages:
             m.d.comb += [block.drain.eq(control.drain), block.row_drain.eq(row_reset.drain)]

@@ -37,6 +37,9 @@ class FetchSide(wiring.Component):
     -------
     drain : ``In(1)``
         Nothing new is fetched; what is in flight comes home.
+    hold : ``In(1)``, still : ``Out(1)``
+        Nothing new is fetched; what is in flight becomes chains, and no walk begins. Nothing is being done, apart from reads. Once ``hold`` has
+        fallen each row is to be notified of.
     row_drain : ``In(RowDrain)``, row_rest : ``Out(1)``
         A row in reset; nothing of it was under way in the cycle before, apart from what is in the store.
     notifications : ``In(stream.Signature(Doorbell))``
@@ -78,6 +81,7 @@ class FetchSide(wiring.Component):
         port = ChainPortSignature(rows, config.chain_slots, config.segment_groups)
         super().__init__({
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "row_rest": Out(1),
             "notifications": In(stream.Signature(Doorbell(rows))),
@@ -102,6 +106,7 @@ class FetchSide(wiring.Component):
             "sink": In(port),
             "violation": Out(1),
             "at_rest": Out(1),
+            "still": Out(1),
             "chains_left": Out(1),
             "sweep": In(Sweep(rows)),
         } | ({"request": In(port), "requests": In(LineClientSignature(config.data_width, rows, config.meta_contexts))} if serves_requests else {}))
@@ -192,6 +197,8 @@ class FetchSide(wiring.Component):
         m.d.comb += [
             side.drain.eq(self.drain),
             walker.drain.eq(self.drain),
+            side.hold.eq(self.hold),
+            walker.hold.eq(self.hold),
             side.row_drain.eq(self.row_drain),
             walker.row_drain.eq(self.row_drain),
             meta.line_rest_row.eq(self.row_drain.row),
@@ -216,6 +223,7 @@ class FetchSide(wiring.Component):
             walker.head_position.eq(self.head),
             self.violation.eq(side.violation | walker.violation),
             self.chains_left.eq(~store.at_rest),
+            self.still.eq(side.idle & reader.idle & walker.still),
             self.at_rest.eq(side.idle & reader.idle & walker.idle & meta.at_rest & store.at_rest),
         ]
         return m

@@ -71,7 +71,7 @@ class PackedController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; lines that arrive are given back.
-    row_drain, row_clean, visits, rung_row, rung, rung_clear, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added,
+    hold, row_drain, row_clean, visits, rung_row, rung, rung_clear, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added,
     config :
         As in :class:`~unvirt.virtio.queue.avail.AvailController`.
     reads : ``Out(stream.Signature(LineRead))``
@@ -100,6 +100,7 @@ class PackedController(wiring.Component):
         super().__init__({
             "event_idx": In(1),
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
@@ -280,7 +281,7 @@ class PackedController(wiring.Component):
                 m.d.sync += [
                     start.eq(Mux(ahead_slot >= config.size, ahead_slot - config.size, ahead_slot)),
                     held.eq(wrap_sub(now.position, self.retired) + now.flight),
-                    wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & (under_way != _AHEAD)
+                    wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & ~self.hold & (under_way != _AHEAD)
                               & ((under_way - now.dropped)[:4] <= now.ahead)),
                 ]
                 m.next = "LIMIT"

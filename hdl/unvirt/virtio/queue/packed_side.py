@@ -107,6 +107,7 @@ class PackedSide(wiring.Component):
         m.d.comb += [
             controller.event_idx.eq(side.event_idx),
             controller.drain.eq(side.drain),
+            controller.hold.eq(side.hold),
             heads.drain.eq(side.drain),
             controller.row_drain.eq(side.row_drain),
             heads.row_drain.eq(side.row_drain),

@@ -22,6 +22,8 @@ def RingSideSignature(data_width, rows, slots):
     -------
     drain : ``In(1)``
         Nothing new is asked for; what comes is given back.
+    hold : ``In(1)``
+        Nothing new is asked for; what comes becomes chains. Once it has fallen each row is to be notified of.
     row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
         A row in reset, which is not enabled; nothing of its ring is under way. It is to be visited until then.
     event_idx : ``In(1)``
@@ -51,6 +53,7 @@ def RingSideSignature(data_width, rows, slots):
     row = row_width(rows)
     return wiring.Signature({
         "drain": In(1),
+        "hold": In(1),
         "row_drain": In(RowDrain(rows)),
         "row_clean": Out(1),
         "event_idx": In(1),
@@ -99,7 +102,7 @@ class RingSelect(wiring.Component):
         sides = self.split_side, self.packed_side
         connect_sweep(m, self.o.sweep, sides)
         for side, mine in zip(sides, (~self.packed, self.packed)):
-            for name in ("drain", "row_drain", "event_idx", "notified", "rung", "room", "retired", "coming_row", "free_slots"):
+            for name in ("drain", "hold", "row_drain", "event_idx", "notified", "rung", "room", "retired", "coming_row", "free_slots"):
                 m.d.comb += getattr(side, name).eq(getattr(self.o, name))
             m.d.comb += [
                 side.notified_valid.eq(self.o.notified_valid & mine),

@@ -78,6 +78,8 @@ class Sink(wiring.Component):
     crowded : ``In(1)``
         The personality's memory is about to be full: no packet waits for buffers.
     mergeable, drain : ``In(1)``
+    hold : ``In(1)``, still : ``Out(1)``
+        Packets are dropped, chains kept; no chain is being filled or on its way to be used.
     row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
         A row in reset: it gets no packet any more, its chains are given back; none of them is left.
     stat_dropped, idle : ``Out(1)``
@@ -93,6 +95,7 @@ class Sink(wiring.Component):
         lanes = config.data_width // 8
         super().__init__({
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "mergeable": In(1),
@@ -111,6 +114,7 @@ class Sink(wiring.Component):
             "crowded": In(1),
             "stat_dropped": Out(1),
             "idle": Out(1),
+            "still": Out(1),
             "sweep": In(Sweep(rows)),
         })
 
@@ -144,6 +148,7 @@ class Sink(wiring.Component):
             self.buffers.eq(reader.buffers),
             self.packets.ready.eq(reader.packet_read | forget | scan.discard),
             scan.drain.eq(self.drain),
+            scan.hold.eq(self.hold),
             scan.row_drain.eq(self.row_drain),
             scan.mergeable.eq(self.mergeable),
             scan.packet_valid.eq(self.packets.valid),
@@ -152,6 +157,8 @@ class Sink(wiring.Component):
             scan.behind_empty.eq(~buffer.o.valid & ~waiting.o.valid & reader.idle),
             self.stat_dropped.eq(scan.stat_dropped),
             self.idle.eq(scan.idle & scan.behind_empty),
+            # Packets that are dropped do not count: they may follow each other for ever.
+            self.still.eq(~(scan.o.valid & ~scan.o.payload.drop) & ~(buffer.o.valid & ~buffer.o.payload.drop) & ~waiting.o.valid & reader.idle),
             chains.parsed_row.eq(scan.parsed_row),
             scan.parsed.eq(chains.parsed),
             self.coming_row.eq(scan.parsed_row),

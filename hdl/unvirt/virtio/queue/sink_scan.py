@@ -67,6 +67,8 @@ class SinkScan(wiring.Component):
     Members
     -------
     drain, mergeable : ``In(1)``
+    hold : ``In(1)``
+        No further packet gets chains: each is a ``drop``, also one whose chains were not all found yet.
     row_drain : ``In(RowDrain)``, row_empty : ``Out(1)``
         A row in reset; all its chains went.
     packet_valid, packet : ``In``
@@ -102,6 +104,7 @@ class SinkScan(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "row_empty": Out(1),
             "mergeable": In(1),
@@ -185,7 +188,7 @@ class SinkScan(wiring.Component):
         resetting = self.row_drain
         one_row, row_turn = Signal(), Signal()
         row_wanted = resetting.services & ~self.row_empty & (row_turn | ~candidate_valid)
-        doomed = resetting.services & (looked_up == resetting.row)
+        doomed = self.hold | (resetting.services & (looked_up == resetting.row))
         with m.If(~resetting.services):
             m.d.sync += self.row_empty.eq(0)
         with m.If(picked):
@@ -245,7 +248,7 @@ class SinkScan(wiring.Component):
             with m.State("TEST"):
                 # Its record is looked up in this cycle; both look-ups stay as they are until the chain was looked at.
                 m.next = "SUM"
-                with m.If(~self.walked):
+                with m.If(~self.walked | self.hold):
                     lack(1)
             with m.State("SUM"):
                 total = Signal(LENGTH_WIDTH + 1)

@@ -49,6 +49,8 @@ class SourceService(wiring.Component):
     retired_row, retired, issued_row, issued : ``In``/``Out``
         Positions (synchronous).
     stat_dropped, violation, at_rest : ``Out(1)``
+    still : ``Out(1)``
+        Every packet that could be begun was, and has left.
     """
 
     def __init__(self, config, *, is_source, start_offset, header_size):
@@ -85,6 +87,7 @@ class SourceService(wiring.Component):
             "stat_dropped": Out(1),
             "violation": Out(1),
             "at_rest": Out(1),
+            "still": Out(1),
             "sweep": In(Sweep(rows)),
         })
 
@@ -209,5 +212,6 @@ class SourceService(wiring.Component):
             self.stat_dropped.eq(issue.stat_dropped),
             self.violation.eq(tracker.violation),
             self.at_rest.eq(pool.at_rest),
+            self.still.eq(pool.at_rest & issue.idle & retire.idle),
         ]
         return m

@@ -76,6 +76,7 @@ class SplitSide(wiring.Component):
         m.d.comb += [
             avail.event_idx.eq(side.event_idx),
             avail.drain.eq(side.drain),
+            avail.hold.eq(side.hold),
             avail.index_free.eq(self.index_free),
             avail.ring_free.eq(self.ring_free),
             ring.drain.eq(side.drain),

@@ -50,6 +50,8 @@ class Walker(wiring.Component):
     -------
     drain : ``In(1)``
         Walks end at their next answer, waiting chains are forgotten.
+    hold : ``In(1)``, still : ``Out(1)``
+        No walk begins, chains go on waiting; none is under way.
     row_drain : ``In(RowDrain)``, row_rest : ``Out(1)``
         The same for one row that is reset; none of its chains waits or walks (of the cycle before).
     indirect_enabled : ``In(1)``
@@ -86,6 +88,7 @@ class Walker(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "drain": In(1),
+            "hold": In(1),
             "row_drain": In(RowDrain(rows)),
             "row_rest": Out(1),
             "indirect_enabled": In(1),
@@ -106,6 +109,7 @@ class Walker(wiring.Component):
             "ends": Out(stream.Signature(RowChainEnd(rows))),
             "violation": Out(1),
             "idle": Out(1),
+            "still": Out(1),
             "sweep": In(Sweep(rows)),
         })
 
@@ -203,6 +207,7 @@ class Walker(wiring.Component):
             self.give_back.payload.sink.eq(sink_row),
         ]
         arrived = self._arrived(m, item.descriptor, walk_read.data)
+        m.d.comb += self.still.eq(~busy.any())
 
         def accept(skip):
             m.d.comb += [self.items.ready.eq(from_item), self.skip.eq(skip)]
@@ -290,7 +295,7 @@ class Walker(wiring.Component):
                 with m.If(drain):
                     m.d.comb += gone.eq(1)
                     m.next = "IDLE"
-                with m.Elif(busy.all() | (~at_head & (crowded | scarce | far))):
+                with m.Elif(busy.all() | self.hold | (~at_head & (crowded | scarce | far))):
                     m.next = "NOT_YET"
             with m.State("NOT_YET"):
                 m.d.comb += waiting.put.eq(1)
