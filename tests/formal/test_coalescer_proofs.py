@@ -18,7 +18,7 @@ from unvirt.virtio.queue.coalescer import _Kind, Coalescer, CoalesceSetting
 from unvirt.virtio.queue.contract import Published
 
 MICROSECOND = 2
-"""Cycles."""
+"""Cycles. A power of two: others make the solver multiply for minutes."""
 
 GAP = 3
 """In so many cycles running there is one in which ``due`` does not stall, and nothing is published or asked."""
@@ -230,8 +230,6 @@ class CoalescerSpec(Elaboratable):
             m.d.sync += phase.eq(cycle)
         ticks = (now - self._held.since)[:17]
         m.d.comb += [
-            Assert(cycle < MICROSECOND),
-            Assert(phase < MICROSECOND),
             Assert(stale | (packets == 0) | ((age == 0) == (first & ~offered))),
             Assert(stale | (packets == 0) | first | (ticks * MICROSECOND + cycle == age + phase)),
             # However long was asked for: the clock has not gone round.
