@@ -128,7 +128,8 @@ class Coalescer(wiring.Component):
             m.d.sync += [cycle.eq(0), now.eq(now + 1)]
 
         # Until there is a setting everything passes through; the change is made between publications.
-        active, wanted = Signal(), Signal()
+        active = Signal()
+        wanted = Signal()
         with m.If(port.set_valid & Value.cast(port.setting).any()):
             m.d.sync += wanted.eq(1)
         with m.If(wanted & ~self.published.valid):
@@ -137,7 +138,8 @@ class Coalescer(wiring.Component):
             m.d.sync += [wanted.eq(0), active.eq(0)]
 
         # First cycle: whose row is looked up.
-        kind, next_kind = Signal(_Kind), Signal(_Kind)
+        kind = Signal(_Kind)
+        next_kind = Signal(_Kind)
         row, next_row, sweep_row = (Signal(row_width(self._rows), name=name) for name in ("row", "next_row", "sweep_row"))
         event = Signal(Published(self._rows))
         held = Signal()

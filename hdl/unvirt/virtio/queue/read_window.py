@@ -77,7 +77,8 @@ class ReadWindow(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = (2 * self._most).bit_length()
-        under_way, change = Signal(signed(width + 1)), Signal(signed(width + 2))
+        under_way = Signal(signed(width + 1))
+        change = Signal(signed(width + 2))
         limit = Signal(width, init=max(self._least, self._most // 4))
         m.d.comb += [
             change.eq(under_way + Mux(self.begins, self.begun.bytes, 0) - Mux(self.arrives, self.arrived.bytes, 0)),
@@ -87,7 +88,9 @@ class ReadWindow(wiring.Component):
 
         # One packet at a time is timed.
         longest = (1 << _TIME_WIDTH) - 1
-        timing, slot, time = Signal(), Signal(range(self._slots)), Signal(_TIME_WIDTH)
+        timing = Signal()
+        slot = Signal(range(self._slots))
+        time = Signal(_TIME_WIDTH)
         shortest = Signal(_TIME_WIDTH, init=longest)
         waited = Signal()                   # one did since the last packet was timed
         rounds = Signal(range(_ROUNDS))
