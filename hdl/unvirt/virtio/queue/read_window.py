@@ -14,7 +14,7 @@ _TIME_WIDTH = 12
 """Width of times, in cycles. No answer is waited for longer than they can tell."""
 
 _SLACK = 4096
-"""Bytes that the sum may lie below zero: of a packet of unequal pieces the first may have counted for more than they are."""
+"""Bytes that the sum may lie below zero: what was forgotten may be answered after all."""
 
 
 class PacketBegin(data.StructLayout):
@@ -25,7 +25,7 @@ class PacketBegin(data.StructLayout):
 
 
 class Arrival(data.StructLayout):
-    """A piece of a packet has arrived. ``bytes`` of all pieces add up to those of the packet; a single one may be off, the last even negative."""
+    """A piece of a packet has arrived. ``bytes`` of all pieces add up to those of the packet; a single one may be off."""
 
     def __init__(self, slots):
         super().__init__({"slot": range(slots), "bytes": signed(15)})

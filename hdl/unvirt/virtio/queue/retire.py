@@ -43,7 +43,7 @@ class FetchTracker(wiring.Component):
     max_read_request_size : ``In(3)``
         Largest piece; see ``arrived``.
     arrives, arrived : ``Out(1)``, ``Out(Arrival)``
-        A piece was answered the cycle before. It counts for as much as a piece may have, the last one for what is left.
+        A piece was answered the cycle before. It counts for as much as a piece may have, or what is left of the packet.
     test_slot, test_complete, test_failed : ``In``/``Out``
         Combinational.
     clear_valid, clear_slot : ``In``
@@ -148,11 +148,13 @@ class FetchTracker(wiring.Component):
             pieces.read_row[1].eq(self.done_row),
             self.pieces_done.eq(pieces.read_value[1]),
         ]
-        before_last = Signal(12)
+        # A piece counts for as much as a read may ask for, as far as so much is left: there are never fewer than that takes.
+        before_last, left = Signal(12), Signal(signed(22))
         with m.Switch(self.max_read_request_size):
             for setting, shift in ((0, 7), (1, 8), (None, 9)):
                 with m.Default() if setting is None else m.Case(setting):
-                    m.d.comb += self.arrived.bytes.eq(Mux(self.complete_valid, owner_read.data.bytes - (before_last << shift), 1 << shift))
+                    m.d.comb += [left.eq(owner_read.data.bytes - (before_last << shift)),
+                                 self.arrived.bytes.eq(Mux(left < 0, 0, Mux(left < 1 << shift, left, 1 << shift)))]
         m.d.comb += self.arrives.eq(answered_row)
         m.d.sync += [before_last.eq(before.count), self.arrived.slot.eq(self.done_slot)]
         return m
