@@ -13,6 +13,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
+from ...stream.buffer import SkidBuffer
 from ...stream.fifo import Queue
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
@@ -160,7 +161,9 @@ class FetchSide(wiring.Component):
         m.d.comb += [scheduler.kicks[5].valid.eq(resetting | (self.drain & self.packed & ~meta.at_rest)),
                      scheduler.kicks[5].payload.eq(Mux(resetting, self.row_drain.row, drain_row))]
         # A row whose window is full sleeps until some of its chains have gone, or one that waits for more says so.
-        connect(m, store.made_room, scheduler.kicks[3])
+        m.submodules.made_room = made_room = SkidBuffer(row_width(rows))
+        connect(m, store.made_room, made_room.i)
+        connect(m, made_room.o, scheduler.kicks[3])
         connect(m, flipped(self.starved), scheduler.kicks[4])
         self._elaborate_visits(m, scheduler.visits, packed.kicks[0], side.visits, meta.line_free_any)
 
