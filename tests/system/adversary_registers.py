@@ -220,7 +220,7 @@ class Registers:
         else:
             go(device.set("device_status", 0))
             for queue in self.queues:
-                queue.void = True
+                queue.void = queue.enabled
         if reset in ("status", "function"):
             self.wait_reset()
             self.simulation.expect_quiet(True)

@@ -29,7 +29,9 @@ NUMBERS = {
     "fault": (SMALL, st.integers(0, 4)),
     "poke": (SMALL, WIDE),
     "master": (st.integers(0, 1),),
-    "send": (SMALL, st.sampled_from(range(len(SHAPES))), st.sampled_from(range(len(ORDERS))), SMALL, WIDE),
+    # The only shape that breaks SPLIT-IND-06, which asks for IN_ORDER as well, is made more often.
+    "send": (SMALL, st.sampled_from((*range(len(SHAPES)), *[SHAPES.index("flags in a table")] * 4)), st.sampled_from(range(len(ORDERS))), SMALL,
+             WIDE),
     "queue_reset": (SMALL, st.sampled_from(range(32)), st.one_of(st.just(0), st.integers(1, 300))),
     "restart": (SMALL, SMALL, st.one_of(st.sampled_from((0, 0, 1, 1, 1, 1, 2, 3, 4, 5, 8, 16, 32, 64, 256)), st.integers(0, 1023))),
     "enable": (SMALL, SMALL),
