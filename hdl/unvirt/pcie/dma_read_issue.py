@@ -61,8 +61,8 @@ class ReadIssuer(wiring.Component):
     cycle, in each client's order; the clients take turns. A piece whose fence waits holds back only
     its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a TLP)
     while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may
-    ever come back. ``requests[n].ready`` depends combinationally on the ``valid`` of both clients
-    and on ``tx_nonposted.ready``. Reset empties it.
+    ever come back. A piece that cannot go at once is held, so that
+    ``requests[n].ready`` depends on nothing of the same cycle. Reset empties it.
 
     Parameters
     ----------
