@@ -143,3 +143,17 @@ def test_golden_counts(device, ring, scenario):
     seen = {cause: (count, found[cause, "bytes"], found[cause, "beats"]) for cause, count in found.items() if isinstance(cause, str)}
     print(ring, scenario, seen)
     assert seen == GOLDEN[ring, scenario]
+
+
+@pytest.mark.parametrize("elements", [9, 12, 17, 25, 33, 64])
+@pytest.mark.parametrize("ring", ["split", "packed"])
+def test_long_chains_that_wait_cost_nothing(device, ring, elements):
+    """Receive buffers of more elements than can all be known at once are read, then no more: a device without traffic is silent."""
+    simulation, host = device("default", link=CALM)
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=RINGS[ring], queue_size=2048, interrupts="msix"))
+    go(driver.fill([64] * elements, limit=24))
+    simulation.run(40_000)
+    simulation.record()
+    simulation.run(10_000)
+    assert simulation.records() == []

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ...stream.fifo import Queue
 from ..contract import row_width
 from .descriptors import Descriptor
+from .walk_admission import Shortage
 
 __all__ = ["WaitingChain", "WaitingChains"]
 
@@ -26,7 +27,7 @@ class WaitingChains(wiring.Component):
 
     Parameters
     ----------
-    rows, slots : int
+    rows, slots, groups : int
 
     Members
     -------
@@ -34,15 +35,18 @@ class WaitingChains(wiring.Component):
         What is known of the chain in a slot.
     put, put_slot, put_sink : ``In``
         To the end of its list.
+    gave_up, short : ``In(1)``, ``In(Shortage)``
+        With ``put``: its walk did, and why.
     valid : ``Out(1)``
         A chain waits.
     take : ``In(1)``
-        Take one. Its ``slot`` is there in the next cycle, and so is ``chain``, until the next is taken.
+        Take one. Its ``slot`` is there in the next cycle, and so are ``chain`` and ``shortage``, of when it last gave up, until the next is taken.
     """
 
-    def __init__(self, *, rows, slots):
+    def __init__(self, *, rows, slots, groups):
         self._rows = rows
         self._slots = slots
+        self._groups = groups
         super().__init__({
             "note_valid": In(1),
             "note_slot": In(range(slots)),
@@ -50,10 +54,13 @@ class WaitingChains(wiring.Component):
             "put": In(1),
             "put_slot": In(range(slots)),
             "put_sink": In(1),
+            "gave_up": In(1),
+            "short": In(Shortage(groups)),
             "valid": Out(1),
             "take": In(1),
             "slot": Out(range(slots)),
             "chain": Out(WaitingChain(rows)),
+            "shortage": Out(Shortage(groups)),
         })
 
     def elaborate(self, platform):
@@ -62,6 +69,8 @@ class WaitingChains(wiring.Component):
         m.submodules.sink = sink = Queue(range(self._slots), self._slots)
         m.submodules.notes = notes = memory.Memory(shape=WaitingChain(self._rows), depth=self._slots, init=[])
         write, read = notes.write_port(), notes.read_port()
+        m.submodules.shortages = shortages = memory.Memory(shape=Shortage(self._groups), depth=self._slots, init=[])
+        write_short, read_short = shortages.write_port(), shortages.read_port()
         turn, take_sink = Signal(), Signal()
         next_slot = Signal.like(self.slot)
         m.d.comb += [
@@ -75,6 +84,12 @@ class WaitingChains(wiring.Component):
             write.en.eq(self.note_valid),
             read.addr.eq(next_slot),
             self.chain.eq(read.data),
+            # A chain is noted before its first walk, and no other can give up in the same cycle.
+            write_short.addr.eq(Mux(self.gave_up, self.put_slot, self.note_slot)),
+            write_short.data.eq(Mux(self.gave_up, self.short.as_value(), 0)),
+            write_short.en.eq(self.gave_up | self.note_valid),
+            read_short.addr.eq(next_slot),
+            self.shortage.eq(read_short.data),
         ]
         m.d.sync += self.slot.eq(next_slot)
         with m.If(self.take):

@@ -16,8 +16,9 @@ from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, LENGTH_WIDTH, RowDrain
 from .descriptors import Descriptor, DescriptorItem
 from .packed_ends import RowChainEnd
 from .reads import WalkRead
-from .rows import RowCount, RowMemory, Sweep, connect_sweep
+from .rows import RowCount, Sweep, connect_sweep
 from .waiting import WaitingChains
+from .walk_admission import Shortage, WalkAdmission
 
 __all__ = ["Walker"]
 
@@ -33,11 +34,9 @@ class Walker(wiring.Component):
     """Completes chains: a single descriptor at once, longer ones by walking in one of several contexts.
 
     A head with neither NEXT nor INDIRECT takes two cycles. Every other chain waits for a walk context, reads its table in lines of four
-    (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. At most
-    half of the contexts serve one row. Segment groups are shared half and half between source and sink rows; the last ``chain_groups`` of a
-    half are for chains at the head of their queue, and a walk that finds none gives its own back and starts again later: so chains that
-    wait for an earlier one of their queue can never hold what that one needs. In a sink row only the first chains of a queue, as many as
-    there are groups in a half beyond twice ``chain_groups``, are walked: a received packet may need all of them at once.
+    (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. Which chain
+    is walked when, and how segment groups are shared, decides :class:`~unvirt.virtio.queue.walk_admission.WalkAdmission`; a walk that may not have
+    another group gives its own back and starts again later.
 
     Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors or than the ring has, INDIRECT inside a table, with
     NEXT, not negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths
@@ -137,7 +136,7 @@ class Walker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.waiting = waiting = WaitingChains(rows=self._rows, slots=self._slots)
+        m.submodules.waiting = waiting = WaitingChains(rows=self._rows, slots=self._slots, groups=self._groups)
         m.submodules.walks = walks = memory.Memory(shape=self._state_shape(), depth=self._walks,
                                                    init=[])
         walk_write, walk_read = walks.write_port(), walks.read_port(domain="comb")
@@ -147,12 +146,11 @@ class Walker(wiring.Component):
         state = Signal(self._state_shape())
         walk = Signal(range(self._walks))
         from_item = Signal()             # `desc` came from a line, not from the waiting list
-        busy = Signal(self._walks)
-        # Walks of each row. It is the row at hand that gets one more or one less, and that was looked up before.
-        m.submodules.held = held = RowMemory(range(self._walks + 1), rows=self._rows, readers=1)
+        shortage = Signal(Shortage(self._groups))
+        m.submodules.admission = admission = WalkAdmission(rows=self._rows, groups=self._groups, walks=self._walks, chain_groups=self._chain_groups)
         # Chains of each row that wait or walk.
         m.submodules.longer = longer = RowCount(self._slots, rows=self._rows)
-        connect_sweep(m, self.sweep, (held, longer))
+        connect_sweep(m, self.sweep, (admission, longer))
         drain = Signal()                            # the chain at hand is not wanted
         gone = Signal()                             # it neither waits nor walks any more
         m.d.comb += [
@@ -163,12 +161,9 @@ class Walker(wiring.Component):
             self.row_rest.eq(longer.count[0] == 0),
             drain.eq(self.drain | (self.row_drain.fetch & (state.row == self.row_drain.row))),
         ]
-        take_walk, free_walk = Signal(), Signal()   # the walk at hand begins, ends
-        active = Signal(range(self._walks + 1))
+        free_walk = Signal()                        # the walk at hand ends
         sink_row = Signal()
-        group_free = Signal(range(self._groups + 1))
         length = _saturated(desc.length)
-        near = max(1, self._groups // 2 - 2 * self._chain_groups)
 
         m.d.comb += [
             sink_row.eq(self._is_sink(state.row)),
@@ -179,13 +174,18 @@ class Walker(wiring.Component):
             store.order_row.eq(item.row),
             store.order_position.eq(item.position),
             self.config.row.eq(state.row),
-            held.read_row[0].eq(state.row),
-            held.write_row.eq(state.row),
-            held.write_valid.eq(take_walk | free_walk),
-            held.write_value.eq(Mux(free_walk, held.read_value[0] - 1, held.read_value[0] + 1)),
+            admission.row.eq(state.row),
+            admission.position.eq(state.position),
+            admission.sink_row.eq(sink_row),
+            admission.head_position.eq(self.head_position),
+            admission.source_groups.eq(self.source_groups),
+            admission.sink_groups.eq(self.sink_groups),
+            admission.shortage.eq(waiting.shortage),
+            admission.held.eq(state.groups),
+            admission.number.eq(walk),
+            admission.ends.eq(free_walk),
             self.head_row.eq(state.row),
             self.group_taken_sink.eq(sink_row),
-            group_free.eq(self._groups // 2 - Mux(sink_row, self.sink_groups, self.source_groups)),
             self.ready_rows.payload.eq(state.row),
             self.ends.payload.row.eq(state.row),
             self.ends.payload.end.position.eq(state.position),
@@ -196,6 +196,7 @@ class Walker(wiring.Component):
             waiting.note.position.eq(item.position),
             waiting.put_slot.eq(state.slot),
             waiting.put_sink.eq(sink_row),
+            waiting.short.eq(shortage),
             store.segment.address.eq(desc.address),
             store.segment.length.eq(length),
             store.segment_index.eq(state.segments[:3]),
@@ -207,7 +208,7 @@ class Walker(wiring.Component):
             self.give_back.payload.sink.eq(sink_row),
         ]
         arrived = self._arrived(m, item.descriptor, walk_read.data)
-        m.d.comb += self.still.eq(~busy.any())
+        m.d.comb += self.still.eq(admission.idle)
 
         def accept(skip):
             m.d.comb += [self.items.ready.eq(from_item), self.skip.eq(skip)]
@@ -218,8 +219,6 @@ class Walker(wiring.Component):
             for name in ("address", "readable", "writable", "single", "group", "groups", "segments", "readable_segments", "id", "ring_slots"):
                 m.d.comb += store.chain[name].eq(fields[name] if name in fields else state[name])
 
-        with m.If(free_walk):
-            m.d.sync += busy.eq(busy & ~(1 << walk)[:self._walks])
         with m.FSM(name="walker"):
             with m.State("IDLE"):
                 m.d.sync += from_item.eq(self.items.valid)
@@ -234,7 +233,7 @@ class Walker(wiring.Component):
                     m.d.comb += waiting.take.eq(1)
                     m.next = "START"
                 with m.Else():
-                    m.d.comb += self.idle.eq(~busy.any())
+                    m.d.comb += self.idle.eq(admission.idle)
 
             with m.State("HEAD"):
                 flags = desc.flags
@@ -275,35 +274,25 @@ class Walker(wiring.Component):
                     state.row.eq(waiting.chain.row),
                     state.position.eq(waiting.chain.position),
                     state.slot.eq(waiting.slot),
+                    walk.eq(admission.free),
                 ]
-                for number in reversed(range(self._walks)):
-                    with m.If(~busy[number]):
-                        m.d.sync += walk.eq(number)
                 m.next = "LOOK"
             with m.State("LOOK"):
                 # The head position of this row and its walks are looked up in this cycle.
-                m.d.sync += active.eq(sum(busy[i] for i in range(self._walks)))
                 m.next = "DECIDE"
             with m.State("DECIDE"):
-                # Others than the head of a queue begin only if those under way leave them a group.
-                at_head = self.head_position == state.position
-                scarce = group_free <= self._chain_groups + active
-                # A packet that is received needs the first chains of its queue together: later ones must not hold their groups.
-                far = sink_row & ((state.position - self.head_position)[:16] >= near)
-                crowded = held.read_value[0] >= max(1, self._walks // 2)
                 m.next = "LOAD"
                 with m.If(drain):
                     m.d.comb += gone.eq(1)
                     m.next = "IDLE"
-                with m.Elif(busy.all() | self.hold | (~at_head & (crowded | scarce | far))):
+                with m.Elif(self.hold | ~admission.may_begin):
                     m.next = "NOT_YET"
             with m.State("NOT_YET"):
                 m.d.comb += waiting.put.eq(1)
                 m.next = "IDLE"
             with m.State("LOAD"):
-                m.d.comb += take_walk.eq(1)
-                m.d.sync += [desc.eq(waiting.chain.descriptor),
-                             busy.eq(busy | (1 << walk)[:self._walks])]
+                m.d.comb += admission.begins.eq(1)
+                m.d.sync += desc.eq(waiting.chain.descriptor)
                 m.next = "TABLE"
             with m.State("TABLE"):
                 m.d.sync += [state.base.eq(config.desc), state.entries.eq(config.size)]
@@ -338,8 +327,7 @@ class Walker(wiring.Component):
 
             with m.State("SEGMENT"):
                 new_group = state.segments[:3] == 0
-                at_head = self.head_position == state.position
-                allowed = (group_free > self._chain_groups) | (at_head & (group_free != 0))
+                allowed = admission.may_take
                 writes = desc.flags.write
                 stored = Signal()
                 m.d.comb += [
@@ -366,6 +354,7 @@ class Walker(wiring.Component):
                             m.d.sync += state.group.eq(store.groups.payload)
                     m.next = "NEXT"
                 with m.Elif(~allowed):
+                    m.d.sync += shortage.eq(admission.short)
                     m.next = "RETREAT"
 
             with m.State("NEXT"):
@@ -423,7 +412,7 @@ class Walker(wiring.Component):
                 # No group to be had: give back what the walk holds, begin again later.
                 m.d.comb += self.give_back.valid.eq(state.groups != 0)
                 with m.If((state.groups == 0) | self.give_back.ready):
-                    m.d.comb += [waiting.put.eq(~drain), gone.eq(drain), free_walk.eq(1)]
+                    m.d.comb += [waiting.put.eq(~drain), waiting.gave_up.eq(1), gone.eq(drain), free_walk.eq(1)]
                     accept(skip=1)
                     m.next = "IDLE"
             with m.State("VIOLATE"):
