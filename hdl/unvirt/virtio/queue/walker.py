@@ -12,23 +12,16 @@ from amaranth.lib.wiring import In, Out
 
 from ..contract import QueueConfigPort, row_width
 from .chains import WalkerPortSignature
-from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, LENGTH_WIDTH, RowDrain
+from .contract import GROUP_SEGMENTS, RowDrain
 from .descriptors import Descriptor, DescriptorItem
 from .packed_ends import RowChainEnd
 from .reads import WalkRead
 from .rows import RowCount, Sweep, connect_sweep
 from .waiting import WaitingChains
 from .walk_admission import Shortage, WalkAdmission
+from .walk_state import WalkState, as_in_a_split_ring, saturated
 
 __all__ = ["Walker"]
-
-_LENGTH_MAX = (1 << LENGTH_WIDTH) - 1
-
-
-def _saturated(length):
-    """Cut a 32-bit length to LENGTH_WIDTH bits, saturating."""
-    return Mux(length[LENGTH_WIDTH:].any(), _LENGTH_MAX, length[:LENGTH_WIDTH])
-
 
 class Walker(wiring.Component):
     """Completes chains: a single descriptor at once, longer ones by walking in one of several contexts.
@@ -112,38 +105,16 @@ class Walker(wiring.Component):
             "sweep": In(Sweep(rows)),
         })
 
-    def _state_shape(self):
-        return data.StructLayout({
-            "row": row_width(self._rows),
-            "position": 16,
-            "slot": range(self._slots),
-            "base": 64,                     # of the table being walked
-            "entries": 16,                  # descriptors in it
-            "index": 16,                    # of the descriptor at hand
-            "indirect": 1,
-            "count": range(self._max_chain + 2),
-            "segments": range(8 * self._groups + 1),
-            "readable_segments": range(8 * self._groups + 1),
-            "readable": LENGTH_WIDTH,
-            "writable": LENGTH_WIDTH,
-            "wrote": 1,
-            "group": range(self._groups),   # first
-            "tail": range(self._groups),    # last
-            "groups": range(self._groups + 1),
-            "id": 16,                       # of the packed chain, once in its table
-            "ring_slots": CHAIN_LENGTH_WIDTH,
-        })
-
     def elaborate(self, platform):
         m = Module()
         m.submodules.waiting = waiting = WaitingChains(rows=self._rows, slots=self._slots, groups=self._groups)
-        m.submodules.walks = walks = memory.Memory(shape=self._state_shape(), depth=self._walks,
-                                                   init=[])
+        shape = WalkState(rows=self._rows, slots=self._slots, groups=self._groups, max_chain=self._max_chain)
+        m.submodules.walks = walks = memory.Memory(shape=shape, depth=self._walks, init=[])
         walk_write, walk_read = walks.write_port(), walks.read_port(domain="comb")
 
         item, store, config = self.items.payload, self.store, self.config.config
         desc = Signal(Descriptor)
-        state = Signal(self._state_shape())
+        state = Signal(shape)
         walk = Signal(range(self._walks))
         from_item = Signal()             # `desc` came from a line, not from the waiting list
         shortage = Signal(Shortage(self._groups))
@@ -163,7 +134,7 @@ class Walker(wiring.Component):
         ]
         free_walk = Signal()                        # the walk at hand ends
         sink_row = Signal()
-        length = _saturated(desc.length)
+        length = saturated(desc.length)
 
         m.d.comb += [
             sink_row.eq(self._is_sink(state.row)),
@@ -207,7 +178,7 @@ class Walker(wiring.Component):
             self.give_back.payload.groups.eq(state.groups),
             self.give_back.payload.sink.eq(sink_row),
         ]
-        arrived = self._arrived(m, item.descriptor, walk_read.data)
+        arrived = as_in_a_split_ring(m, item.descriptor, walk_read.data, self.packed)
         m.d.comb += self.still.eq(admission.idle)
 
         def accept(skip):
@@ -339,7 +310,7 @@ class Walker(wiring.Component):
                 ]
                 with m.If(stored):
                     sums = Mux(writes, state.writable, state.readable) + length
-                    total = Mux(sums[LENGTH_WIDTH], _LENGTH_MAX, sums[:LENGTH_WIDTH])
+                    total = saturated(sums)
                     m.d.sync += [state.segments.eq(state.segments + 1),
                                  state.wrote.eq(state.wrote | writes)]
                     with m.If(writes):
@@ -425,16 +396,3 @@ class Walker(wiring.Component):
                     accept(skip=1)
                     m.next = "IDLE"
         return m
-
-    def _arrived(self, m, descriptor, state):
-        """Return ``descriptor``, the one at hand of a walk in ``state``, as the split ring would have it: flags, and ``next``."""
-        arrived = Signal(Descriptor)
-        m.d.comb += arrived.eq(descriptor)
-        ends = state.index + 1 == state.entries
-        with m.If(self.packed):
-            with m.If(state.indirect):
-                # A table ends with its last entry; of the flags only WRITE means something there.
-                m.d.comb += [arrived.flags.next.eq(~ends), arrived.flags.indirect.eq(0)]
-            with m.If(arrived.flags.next):
-                m.d.comb += arrived.next.eq(Mux(ends, 0, state.index + 1))
-        return arrived
