@@ -14,7 +14,8 @@ __all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep", "connect_sweep"]
 class Sweep(wiring.Signature):
     """Rewriting of rows with their reset value: of every row while the engine is at rest, or of one that is being reset.
 
-    ``row`` is held while ``valid`` until ``done``, at the earliest in the same cycle. Nobody uses that row meanwhile.
+    ``row`` is held while ``valid`` until ``done``, at the earliest in the same cycle. Nobody uses that row meanwhile. Another row may follow in the
+    next cycle only while nothing is written, as when all rows are swept; otherwise ``valid`` falls first.
     """
 
     def __init__(self, rows):
