@@ -6,11 +6,12 @@ import pytest
 from unvirt.config import preset
 from unvirt_sim.driver.device import VirtioDevice
 from unvirt_sim.driver.pci import BAR0, COMMAND, PciFunction
-from unvirt_sim.driver.spec import CfgType, Status
+from unvirt_sim.driver.spec import CfgType, Feature, Status
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.host import CompletionFailed
 
 PCIE = 0x10
+SRIOV = 0x10             # among the extended ones
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def test_identity(function):
 
 
 def test_virtio_capabilities(function):
-    """Five structures, laid out as section 1 of the layouts says, inside BAR 0.
+    """Five structures, laid out as section 1 of the layouts says, inside BAR 0; of each type there is one, so none comes before a better one.
 
-    Covers: PCI-CAP-01, PCI-CAP-04, PCI-CAP-05, PCI-CAP-07, PCI-CAP-09, PCI-COMMON-01, PCI-COMMON-02, PCI-NOTIFY-01, PCI-NOTIFY-02,
+    Covers: PCI-CAP-01, PCI-CAP-03, PCI-CAP-04, PCI-CAP-05, PCI-CAP-07, PCI-CAP-09, PCI-COMMON-01, PCI-COMMON-02, PCI-NOTIFY-01, PCI-NOTIFY-02,
     PCI-NOTIFY-03, PCI-NOTIFY-04, PCI-SHM-01, PCI-SHM-02, PCI-SHM-03, PCI-VNDR-03, PCI-VNDR-04, PCI-VNDR-05, CORE-SHM-01, CORE-SHM-02,
     PCI-ISR-01, PCI-DEVCFG-01, PCI-DEVCFG-02, PCI-CFGACC-01, DER-CFG-01
     """
@@ -82,6 +83,14 @@ def test_msix_capability(function):
     assert msix.size == preset("minimal").msix_vectors and 2 <= msix.size <= 0x800
     assert msix.table + 16 * msix.size <= function.bars[0].address + function.bars[0].size
     assert msix.pba + 8 <= msix.table or msix.table + 16 * msix.size <= msix.pba
+
+
+def test_virtual_functions_are_offered_if_there_are_any(function):
+    """SR_IOV is offered just if the extended capability is there. Covers: CORE-RSVD-09, CORE-RSVD-10"""
+    device = VirtioDevice(function)
+    go(device.start_negotiation())
+    assert function.extended, "the extended configuration space is not seen"
+    assert any(cap.identity == SRIOV for cap in function.extended) == bool(go(device.offered()) >> Feature.SR_IOV & 1)
 
 
 def test_bar_is_sized_and_placed(function):

@@ -152,9 +152,9 @@ def test_violations_of_the_ring(small, name):
 
 def test_packed_chain_longer_than_its_ring(small):
     """A chain round and round a packed ring, with an end that the driver makes when the device is in its third lap: it is a violation before, and
-    no slot beyond the ring is read.
+    no slot beyond the ring is read. What was exposed the device reads again, and may, so a driver that changes it is on its own.
 
-    Covers: DER-ERR-01, DER-ERR-03, PACK-DRV-02
+    Covers: DER-ERR-01, DER-ERR-03, PACK-DRV-02, CORE-VQ-04
     """
     size, latency = 8, 400
     simulation, host = small(link=LinkConfig(latency=latency, latency_spread=0))

@@ -13,6 +13,7 @@ from unvirt_sim.driver.net import IN_ORDER, MULTIQUEUE, PACKED, WANTED, NetDrive
 from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, NetConfig, mask
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
+from unvirt_sim.records import Seen
 
 PAIRS = 4
 OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 16}
@@ -58,10 +59,11 @@ def arrive(simulation, driver, frames, pairs=PAIRS):
 def test_commands(device, wanted):
     """VQ_PAIRS_SET takes 1 to the number of pairs and nothing else; what is malformed or unknown is answered by ERR and changes nothing.
 
-    Covers: NET-MQ-05, NET-MQ-08, NET-MQ-10
+    Covers: NET-MQ-05, NET-MQ-08, NET-MQ-10, NET-VQ-02, NET-CFG-01, NET-CTRL-01, NET-CTRL-02, NET-CTRL-03, DER-CTRL-01
     """
     simulation, _, driver = start(device, pairs=1, wanted=wanted)
-    assert go(driver.device.config(NetConfig.MAX_VIRTQUEUE_PAIRS, 2)) == PAIRS
+    assert 1 <= go(driver.device.config(NetConfig.MAX_VIRTQUEUE_PAIRS, 2)) == PAIRS <= 0x8000
+    assert driver.control.queue.index == 2 * PAIRS
     control = driver.control
     for count in (1, 4, 2, 3):
         assert go(control.set_pairs(count)) == CtrlAck.OK
@@ -79,7 +81,7 @@ def test_commands(device, wanted):
 
 
 def test_commands_without_multiqueue(device):
-    """Without MQ the control queue is number 2, and the number of pairs cannot be chosen."""
+    """Without MQ the control queue is number 2, and the number of pairs cannot be chosen. Covers: NET-VQ-02, DER-CTRL-01"""
     _, _, driver = start(device, pairs=1, wanted=WANTED | mask(Feature.CTRL_VQ))
     assert go(driver.control.set_pairs(1)) == CtrlAck.ERR
     go(driver.transmit(bytes(60)))
@@ -161,6 +163,39 @@ def test_fewer_pairs(device):
         frames = [flow(number, "udp", back=True) for number in range(12)]
         found = arrive(simulation, driver, frames)
         assert set(found) <= set(range(pairs)) and sum(map(len, found.values())) == 12
+
+
+@pytest.mark.parametrize("pairs", range(1, PAIRS + 1))
+def test_flows_that_were_not_sent(device, pairs):
+    """Frames of flows that the driver sent nothing of are spread over the queues in use, and go to no other. Covers: NET-MQ-07"""
+    simulation, _, driver = start(device)
+    fill(driver, limit=30)
+    assert go(driver.control.set_pairs(pairs)) == CtrlAck.OK
+    found = arrive(simulation, driver, [flow(11 * number, kind) for number in range(15) for kind in ("udp", "tcp6")])
+    assert set(found) == set(range(pairs)) and sum(map(len, found.values())) == 30
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_all_receive_queues_in_reset(device, wanted):
+    """Frames that come while every receive queue is in reset are dropped and counted, and never seen again. Covers: NET-MQ-04"""
+    simulation, _, driver = start(device, wanted=wanted)
+    fill(driver)
+    before = simulation.counters["rx_dropped"]
+    for number in range(PAIRS):
+        assert go(driver.pair(number).reset_queue("rx")) == 16
+    simulation.record()
+    for number in range(40):
+        simulation.send_frame(flow(number, "udp"))
+    simulation.run(6000)
+    assert simulation.counters["rx_dropped"] == before + 40
+    assert not [record for record in simulation.records() if record.kind == Seen.UP_WRITE]
+    for number in range(PAIRS):
+        go(driver.pair(number).restart_queue("rx", size=32))
+    fill(driver)
+    frames = [flow(number, "tcp") for number in range(16)]
+    found = arrive(simulation, driver, frames)
+    assert sorted(frame for some in found.values() for frame in some) == sorted(frames)
+    assert simulation.counters["rx_dropped"] == before + 40
 
 
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from link_records import flags_written, hits, identity
 from settings import RINGS
 from test_device_faults import recovers
 from traffic import cut
@@ -64,23 +65,6 @@ def take_back(simulation, driver, count):
     assert len(go(driver.receive(count))) == count and not driver.rx.outstanding
 
 
-def hits(records, kind, address, size):
-    """Return [(index, first byte, bytes)] of the records of a kind that touch a range, counted from its beginning."""
-    return [(index, record.address - address, record.bytes) for index, record in enumerate(records)
-            if record.kind == kind and record.address < address + size and address < record.address + record.bytes]
-
-
-def flags_written(records, queue):
-    """Return [(index of the record, slot)] of the used descriptors that were written, as the link had them."""
-    return [(index, slot) for index, first, size in hits(records, Seen.UP_WRITE, queue.desc, 16 * queue.size)
-            for slot in range(queue.size) if first <= 16 * slot + 14 and 16 * slot + 16 <= first + size]
-
-
-def identity(driver, queue, slot):
-    """Return the buffer id that lies in a slot of the ring."""
-    return PACKED_DESCRIPTOR.unpack(go(driver.host.read(queue.desc + 16 * slot, 16)))[2]
-
-
 @pytest.mark.parametrize("wanted", OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
 def test_used_descriptors(small, wanted):
     """Used descriptors follow each other in the ring in the order in which buffers are done with, each written once, and never cut
@@ -114,7 +98,7 @@ def test_used_descriptors(small, wanted):
             assert set(written.values()) == {1}, "a descriptor was written again"
             used = flags_written(records, queue)
             assert [slot for _, slot in used] == [chain.slots[0] for chain in chains]
-            assert [identity(driver, queue, slot) for _, slot in used] == [chain.head for chain in chains]
+            assert [identity(queue, slot) for _, slot in used] == [chain.head for chain in chains]
             if queue is driver.rx:
                 done = [max(index for element in chain.elements for index, *_ in
                             hits(records, Seen.UP_WRITE, element.address, element.length)) for chain in chains]
@@ -223,7 +207,7 @@ class ExactHost(HarnessHost):
 def test_areas_lie_anywhere(device, queue_size, step):
     """Rings at any multiple of 16 and event structures at any of 4 are as good, also across and at the end of pages; not a byte more is used.
 
-    Covers: PACK-LAY-02, PACK-LAY-01
+    Covers: PACK-LAY-02
     """
     rng = random.Random(f"areas {queue_size} {step}")
     simulation, _ = device("minimal", completion_timeout=4000, link=LinkConfig())

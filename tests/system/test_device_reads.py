@@ -5,7 +5,7 @@ import pytest
 
 from settings import BY_FLAGS
 
-from unvirt_sim.driver.net import WANTED, NetDriver
+from unvirt_sim.driver.net import PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import Feature, mask
 from unvirt_sim.link import LinkConfig
 from unvirt_sim.records import Seen
@@ -64,20 +64,24 @@ def test_a_doorbell_that_tells_the_index_spares_its_read(small, hint):
         assert places == ([entry] if hint else [2, entry])
 
 
-def test_buffers_to_be_written_are_not_read(small):
-    """No read touches a receive buffer. Covers: SPLIT-DESC-02"""
-    simulation, driver = start(small)
-    go(driver.fill([100, 1500], limit=8))
-    places = [chain.token for chain in driver.rx.outstanding.values()]
+@pytest.mark.parametrize("wanted", [WANTED, PACKED], ids=["split", "packed"])
+def test_buffers_to_be_written_are_not_read(small, wanted):
+    """No read touches a receive buffer, in the ring or in a table. Covers: SPLIT-DESC-02, PACK-DESC-02"""
+    simulation, driver = start(small, wanted)
     simulation.record()
-    simulation.run(2000)
-    for _ in range(4):
+    go(driver.fill([1600], limit=2))
+    go(driver.fill([100, 1500], limit=4))
+    go(driver.fill([100, 1500], indirect_from=0, limit=6))
+    places = [chain.token for chain in driver.rx.outstanding.values()]
+    simulation.run(4000)
+    for _ in range(6):
         simulation.send_frame(FRAME)
-    assert len(go(driver.receive(4))) == 4
+    simulation.run(4000)
     reads = [record for record in simulation.records() if record.kind == Seen.UP_READ]
-    assert reads and len(places) == 8
+    assert reads and len(places) == 6
     for place in places:
         assert not any(place.base < read.address + read.bytes and read.address < place.base + place.size for read in reads)
+    assert len(go(driver.receive(6))) == 6
 
 
 def test_mac_and_mtu_do_not_change(small):
