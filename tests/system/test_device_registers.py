@@ -62,11 +62,12 @@ def test_driver_features_read_back(registers):
 def test_illegal_features_are_refused(registers, word):
     """FEATURES_OK stays clear for what was not offered, in any window, and for a legacy driver; a legal set may follow.
 
-    Covers: CORE-FEAT-03, CORE-FEAT-09, CORE-RSVD-02, DER-CFG-02
+    Covers: CORE-FEAT-03, CORE-FEAT-09, CORE-RSVD-02, DER-CFG-02, PCI-COMMON-05
     """
     go(registers.start_negotiation())
     with pytest.raises(FeaturesRefused):
         go(registers.finish_negotiation(word))
+    assert go(registers.accepted()) == word, "what is refused reads back all the same"
     go(registers.set("device_status", 0x0F))
     assert not go(registers.status()) & (Status.DRIVER_OK | Status.FEATURES_OK)
     go(registers.finish_negotiation(EXPECTED))
