@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from link_records import flags_written, hits, identity
-from settings import RINGS
+from settings import RINGS, TIMEOUT
 from test_device_faults import recovers
 from traffic import cut
 
@@ -43,14 +43,13 @@ def shape(rng, total, single):
 
 def give(driver, rng, count, *, total=612, single=False):
     """Give the device ``count`` lists of each kind that become available together; return the chains of both queues."""
-    ring = driver.rx
     for _ in range(count):
         lengths, table = shape(rng, total, single)
         go(driver.post(lengths, indirect_from=table, shuffle=True, publish=False))
         lengths, table = shape(rng, total, single)
         go(driver.transmit(rng.randbytes(total - driver.header_size), lengths=lengths, indirect_from=table, shuffle=True, publish=False))
-    chains = [list(queue.outstanding.values()) for queue in (ring, driver.tx)]
-    go(ring.publish())
+    chains = [list(queue.outstanding.values()) for queue in (driver.rx, driver.tx)]
+    go(driver.rx.publish())
     go(driver.tx.publish())
     return chains
 
@@ -210,7 +209,7 @@ def test_areas_lie_anywhere(device, queue_size, step):
     Covers: PACK-LAY-02
     """
     rng = random.Random(f"areas {queue_size} {step}")
-    simulation, _ = device("minimal", completion_timeout=4000, link=LinkConfig())
+    simulation, _ = device("minimal", completion_timeout=TIMEOUT, link=LinkConfig())
     driver = go(NetDriver.find(ExactHost(simulation, step)))
     go(driver.start(queue_size=queue_size, interrupts="msix", wanted=PACKED))
     queues = (driver.rx, driver.tx)
