@@ -96,7 +96,7 @@ class TransmitSpec(Elaboratable):
         # What the link sees.
         out = dut.tx.payload
         shows = dut.tx.valid & out.first
-        kind, form = out.data[:5], out.data[5:8]
+        kind, form = out.header[:5], out.header[5:8]
         writes = (kind == TlpType.MEMORY) & form.matches(Fmt.SHORT_DATA, Fmt.LONG_DATA)
         of_write, sent, sends = Signal(), Signal(8), Signal()
         with m.If(shows):
@@ -117,10 +117,14 @@ class TransmitSpec(Elaboratable):
                     m.d.comb += Assert(head & (left == 0))
             m.d.comb += Cover(moves(source) & head & known & (source.payload.header.order == 2))
         m.d.comb += [Assert(dut.posted_done == sent), Cover(sent == 2)]
-        stalled, before = Signal(), Signal(len(Value.cast(out)), reset_less=True)
-        meant = Cat(out.first, out.last, out.empty, out.data[:32], Mux(out.empty != 0, 0, out.data[32:]))
+        stalled, before = Signal(), Signal(2 + len(Value.cast(out)), reset_less=True)
+        left, left_now = Signal(10), Signal(10)            # DWs of payload from this beat on
+        m.d.comb += left_now.eq(Mux(out.first, Mux(form[1], Cat(out.header[24:32], out.header[16:18]), 0), left))
+        with m.If(moves(dut.tx)):
+            m.d.sync += left.eq(Mux(left_now > 2, left_now - 2, 0))
+        meant = Cat(out.first, out.last, Mux(out.first, out.header, 0), Mux(left_now > 0, out.data[:32], 0), Mux(left_now > 1, out.data[32:], 0))
         m.d.sync += [stalled.eq(dut.tx.valid & ~dut.tx.ready), before.eq(meant)]
-        m.d.comb += Assert(~stalled | (dut.tx.valid & (meant == before)))
+        m.d.comb += [Assert(~stalled | (dut.tx.valid & (meant == before))), Assert(~dut.tx.valid | (out.last == (left_now <= 2)))]
         return m
 
 

@@ -30,12 +30,12 @@ def completion(tag, order):
 
 
 def tlps(beats):
-    """Put beats together; return (first DWs in wire order, beats used) of each TLP."""
+    """Put beats together; return (header in wire order, data of its beats) of each TLP."""
     out = []
     for beat in beats:
         if beat.first:
-            out.append([])
-        out[-1].append(beat.data)
+            out.append((beat.header, []))
+        out[-1][1].append(beat.data)
     return out
 
 
@@ -62,7 +62,7 @@ def test_a_completion_never_passes_the_write_it_follows(stalls):
             await ctx.tick().repeat(rng.randrange(1, 40))
             await send(dut.posted, write, stall=stalls[0], random=rng)(ctx)
 
-    total = 8 * 3 + 9 * 2
+    total = 8 * 2 + 9
     simulate(dut, settings, late_writes, send(dut.completions, answers, stall=stalls[0], random=rng),
              receive(dut.tx, total, beats, stall=stalls[1], random=rng), background=[watch(dut.tx)])
     written, seen = 0, 0
@@ -97,14 +97,13 @@ def test_no_cycle_is_lost_between_posted_writes(width):
                 cycles.append(cycle)
             cycle += 1
 
-    total = sum(-(-(3 + 2 + number) // lanes) for number in range(1, 13))
+    total = sum(-(-(2 + number) // lanes) for number in range(1, 13))
     simulate(dut, settings, collect, send(dut.posted, [beat for write in writes for beat in write]))
     data = []
-    for tlp in tlps(beats):
-        words = [value >> 32 * lane & 0xFFFF_FFFF for value in tlp for lane in range(lanes)]
-        number = int.from_bytes(words[2].to_bytes(4, "little"), "big") >> 12
-        length = int.from_bytes(words[0].to_bytes(4, "little"), "big") & 0x3FF
-        data.append((number, words[3:3 + length]))
+    for header, payload in tlps(beats):
+        length, _, address, _ = (int.from_bytes((header >> 32 * dw & 0xFFFF_FFFF).to_bytes(4, "little"), "big") for dw in range(4))
+        words = [value >> 32 * lane & 0xFFFF_FFFF for value in payload for lane in range(lanes)]
+        data.append((address >> 12, words[:length & 0x3FF]))
     assert data == [(number, [number << 16 | word for word in range(2 + number)]) for number in range(1, 13)]
     gaps = cycles[-1] - cycles[0] + 1 - total
     assert gaps == 0, f"{gaps} idle cycles among {total} beats"

@@ -125,22 +125,22 @@ class CompletionDw(data.Struct):
 
 
 class RawBeat(data.StructLayout):
-    """One beat of a raw TLP: header DWs first, DW 0 in bits 31:0 of the first beat.
+    """One beat of a raw TLP: payload from lane 0, the header beside it on the first beat.
 
-    ``empty`` is the number of unused DWs at the top of the last beat, 0 elsewhere.
+    DW 0 of the header is in bits 31:0; the fourth DW of a header of three means nothing. Format and length in the header say how many DWs of
+    payload there are, so how many of the last beat count; a TLP without payload is one beat.
 
     Parameters
     ----------
     data_width : int
-        Bits per beat: 32, 64, 128, 256 or 512.
+        Bits of payload per beat: 32, 64, 128, 256 or 512.
     """
 
     def __init__(self, data_width):
         if data_width not in (32, 64, 128, 256, 512):
             raise ValueError(f"Data width must be one of 32, 64, 128, 256, 512, not {data_width!r}")
         self._data_width = data_width
-        super().__init__({"data": data_width, "first": 1, "last": 1,
-                          "empty": max(1, (data_width // 32 - 1).bit_length())})
+        super().__init__({"header": 128, "data": data_width, "first": 1, "last": 1})
 
     @property
     def data_width(self):

@@ -50,7 +50,8 @@ struct Sim {
     bool down_shown = false, tx_held = false, mac_ready = false, last_intx = false, stalled_up = false;
     bool resetting = false, cut_off = false;      // by a reset of the link; the rest of a TLP after it
     bool taken = false, freed = false, whole = false;
-    uint32_t held[kDws + 1] = {0};
+    uint32_t held[kDws + 5] = {0};                // tx_tlp in the cycle before: header, data, first and last
+    size_t outgoing_left = 0;                     // DWs of payload of the TLP under way that have not come
     uint32_t feature_mask[3] = {0};
     FILE* trace = nullptr;
     FILE* ports = nullptr;
@@ -168,13 +169,14 @@ struct Sim {
         const bool valid = down && down_shown;
         dut.rx_tlp_valid = valid;
         if (valid) {
-            size_t at = down_beat * kDws, left = down->size() - at;
-            uint32_t words[kDws] = {0};
-            std::memcpy(words, &(*down)[at], 4 * std::min<size_t>(left, kDws));
+            const size_t size = header_dws(*down), at = size + down_beat * kDws, left = down->size() - at;
+            uint32_t header[4] = {0}, words[kDws] = {0};
+            std::memcpy(header, down->data(), 4 * size);
+            std::memcpy(words, down->data() + at, 4 * std::min<size_t>(left, kDws));
+            std::memcpy(&dut.rx_tlp_header, header, sizeof header);
             std::memcpy(&dut.rx_tlp_data, words, sizeof words);
             dut.rx_tlp_first = down_beat == 0;
             dut.rx_tlp_last = left <= kDws;
-            dut.rx_tlp_empty = left < kDws ? kDws - left : 0;
         }
         stalled_up = !host.up_ready();
         dut.tx_tlp_ready = !stalled_up;
@@ -237,12 +239,17 @@ struct Sim {
             if (dut.tx_tlp_first && !resetting) cut_off = false; else sent = false;
         }
         if (sent) {
+            if (dut.tx_tlp_first != incoming.empty()) host.complain("tx_tlp_first is wrong");
+            const unsigned used = shown_dws();
+            if (incoming.empty()) {
+                const uint32_t* header = shown_header();
+                incoming.assign(header, header + header_dws(header[0]));
+            }
             uint32_t words[kDws];
             std::memcpy(words, &dut.tx_tlp_data, sizeof words);
-            if (dut.tx_tlp_first != incoming.empty()) host.complain("tx_tlp_first is wrong");
-            unsigned used = kDws - (dut.tx_tlp_last ? unsigned(dut.tx_tlp_empty) : 0);
-            if (kDws == 1) used = 1;
             incoming.insert(incoming.end(), words, words + used);
+            outgoing_left = shown_left() - used;
+            if (dut.tx_tlp_last != !outgoing_left) host.complain("tx_tlp_last does not fit the length in the header");
         }
         whole = sent && dut.tx_tlp_last;
         if (ports) record_ports();
@@ -261,7 +268,7 @@ struct Sim {
         if (taken) {
             down_shown = false;
             down_beat++;
-            if (down_beat * kDws >= host.down()->size()) { down_beat = 0; host.down_done(); }
+            if (header_dws(*host.down()) + down_beat * kDws >= host.down()->size()) { down_beat = 0; host.down_done(); }
         }
         host.tick();
     }
@@ -270,8 +277,8 @@ struct Sim {
     void record_ports() {
         auto put = [this](auto&... port) { (std::fwrite(&port, sizeof port, 1, ports), ...); };
         put(dut.rst, dut.rx_tlp_valid, dut.rx_tlp_ready, dut.tx_tlp_valid, dut.tx_tlp_ready);
-        put(dut.rx_tlp_data, dut.rx_tlp_first, dut.rx_tlp_last, dut.rx_tlp_empty);
-        put(dut.tx_tlp_data, dut.tx_tlp_first, dut.tx_tlp_last, dut.tx_tlp_empty);
+        put(dut.rx_tlp_header, dut.rx_tlp_data, dut.rx_tlp_first, dut.rx_tlp_last);
+        put(dut.tx_tlp_header, dut.tx_tlp_data, dut.tx_tlp_first, dut.tx_tlp_last);
         put(dut.fc_ph, dut.fc_pd, dut.fc_nph, dut.fc_npd, dut.fc_cplh, dut.fc_cpld, dut.fc_infinite);
         put(dut.rx_nonposted_freed, dut.link_up, dut.hot_reset);
 #ifdef UNVIRT_ENTROPY
@@ -284,13 +291,20 @@ struct Sim {
 #endif
     }
 
+    const uint32_t* shown_header() const { return reinterpret_cast<const uint32_t*>(&dut.tx_tlp_header); }
+
+    // DWs of payload from the beat on show on, and those in it.
+    size_t shown_left() const { return dut.tx_tlp_first ? payload_dws(shown_header()[0]) : outgoing_left; }
+    unsigned shown_dws() const { return std::min<size_t>(shown_left(), kDws); }
+
     void check_stream() {
-        uint32_t now[kDws + 1];
-        std::memcpy(now, &dut.tx_tlp_data, 4 * kDws);
-        // DWs beyond the end mean nothing and may change.
-        if (dut.tx_tlp_last && kDws > 1)
-            for (unsigned dw = kDws - unsigned(dut.tx_tlp_empty); dw < kDws; dw++) now[dw] = 0;
-        now[kDws] = dut.tx_tlp_first | dut.tx_tlp_last << 1 | uint32_t(dut.tx_tlp_empty) << 2;
+        uint32_t now[kDws + 5] = {0};
+        // What is neither header nor payload means nothing and may change.
+        if (dut.tx_tlp_valid) {
+            if (dut.tx_tlp_first) std::memcpy(now, shown_header(), 4 * header_dws(shown_header()[0]));
+            std::memcpy(now + 4, &dut.tx_tlp_data, 4 * shown_dws());
+            now[kDws + 4] = dut.tx_tlp_first | dut.tx_tlp_last << 1;
+        }
         if (tx_held && (!dut.tx_tlp_valid || std::memcmp(now, held, sizeof now)))
             host.complain("tx_tlp changed while it was not taken");
         tx_held = dut.tx_tlp_valid && !dut.tx_tlp_ready;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // TLPs as DWs with the first byte on the wire lowest, and what their headers say [PCIe 2.2].
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -9,6 +10,15 @@ namespace unvirt {
 using Dws = std::vector<uint32_t>;
 
 inline uint32_t swap(uint32_t dw) { return __builtin_bswap32(dw); }
+
+// DWs of the header and of the payload, as its first DW says.
+inline size_t header_dws(uint32_t first) { return swap(first) >> 29 & 1 ? 4 : 3; }
+inline size_t header_dws(const Dws& dws) { return header_dws(dws[0]); }
+inline size_t payload_dws(uint32_t first) {
+    const uint32_t dw = swap(first);
+    if (!(dw >> 30 & 1)) return 0;
+    return dw & 0x3ff ? dw & 0x3ff : 1024;
+}
 
 enum Kind { kMemoryRead, kMemoryWrite, kConfigRead, kConfigWrite, kCompletion, kMessage, kOther };
 

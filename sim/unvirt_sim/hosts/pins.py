@@ -24,17 +24,18 @@ _SOURCES = Path(__file__).parents[1] / "cpp"
 HALF_PERIOD = 4  # ns: 125 MHz
 
 # The order and widths of cpp/pins.hpp; "data" and "keep" follow the data width.
-_INPUTS = (("rx_tlp_data", "data"), ("mac_rx_tdata", "data"), ("mac_rx_tkeep", "keep")) + tuple((name, 1) for name in (
-    "rx_tlp_valid", "rx_tlp_first", "rx_tlp_last", "rx_tlp_empty", "tx_tlp_ready", "fc_ph", "fc_pd", "fc_nph", "fc_npd", "fc_cplh",
+_INPUTS = (("rx_tlp_header", "header"), ("rx_tlp_data", "data"), ("mac_rx_tdata", "data"), ("mac_rx_tkeep", "keep")) + tuple((name, 1) for name in (
+    "rx_tlp_valid", "rx_tlp_first", "rx_tlp_last", "tx_tlp_ready", "fc_ph", "fc_pd", "fc_nph", "fc_npd", "fc_cplh",
     "fc_cpld", "fc_infinite")) + (("feature_mask", "mask"),) + tuple((name, 1) for name in (
         "rst", "link_up", "hot_reset", "mac_link_up", "mac_tx_tready", "mac_rx_tvalid", "mac_rx_tlast", "mac_rx_tuser"))
-_OUTPUTS = (("tx_tlp_data", "data"), ("mac_tx_tdata", "data"), ("mac_tx_tkeep", "keep")) + tuple((name, 1) for name in (
-    "tx_tlp_valid", "tx_tlp_first", "tx_tlp_last", "tx_tlp_empty", "rx_tlp_ready", "rx_nonposted_freed", "mac_tx_tvalid",
+_OUTPUTS = (("tx_tlp_header", "header"), ("tx_tlp_data", "data"), ("mac_tx_tdata", "data"), ("mac_tx_tkeep", "keep")) + tuple((name, 1) for name in (
+    "tx_tlp_valid", "tx_tlp_first", "tx_tlp_last", "rx_tlp_ready", "rx_nonposted_freed", "mac_tx_tvalid",
     "mac_tx_tlast", "mac_tx_tuser", "stat_rx_dropped", "stat_tx_dropped", "stat_unsupported"))
 
 
 def _pins_type(width):
-    kinds = {"data": ctypes.c_uint8 * (width // 8), "keep": ctypes.c_uint64, "mask": ctypes.c_uint32 * 3, 1: ctypes.c_uint32}
+    kinds = {"header": ctypes.c_uint8 * 16, "data": ctypes.c_uint8 * (width // 8), "keep": ctypes.c_uint64, "mask": ctypes.c_uint32 * 3,
+             1: ctypes.c_uint32}
 
     class Pins(ctypes.Structure):
         _fields_ = [(name, kinds[kind]) for name, kind in _INPUTS + _OUTPUTS]
@@ -92,7 +93,7 @@ class PinSimulation(Simulation):
         self._clk = dut.clk
         self._pins = _pins_type(width).from_address(self._library.unvirt_pins(self._sim))
         self._inputs = [(name, getattr(dut, name)) for name, kind in _INPUTS if kind == 1]
-        self._wide_inputs = [("rx_tlp_valid", [("rx_tlp_data", dut.rx_tlp_data)]),
+        self._wide_inputs = [("rx_tlp_valid", [("rx_tlp_header", dut.rx_tlp_header), ("rx_tlp_data", dut.rx_tlp_data)]),
                              ("mac_rx_tvalid", [("mac_rx_tdata", dut.mac_rx_tdata), ("mac_rx_tkeep", dut.mac_rx_tkeep)]),
                              ("rst", [("feature_mask", dut.feature_mask)])]
         self._outputs = {name: getattr(dut, name) for name, _ in _OUTPUTS}
@@ -137,8 +138,9 @@ class PinSimulation(Simulation):
                      "stat_unsupported"):
             setattr(pins, name, int(outputs[name].value))
         if pins.tx_tlp_valid:
-            for name in ("tx_tlp_first", "tx_tlp_last", "tx_tlp_empty"):
+            for name in ("tx_tlp_first", "tx_tlp_last"):
                 setattr(pins, name, int(outputs[name].value))
+            self._take_data("tx_tlp_header")
             self._take_data("tx_tlp_data")
         if pins.mac_tx_tvalid:
             for name in ("mac_tx_tkeep", "mac_tx_tlast", "mac_tx_tuser"):

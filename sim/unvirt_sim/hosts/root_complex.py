@@ -30,6 +30,14 @@ _TIMEOUT = 200_000                # ns
 _MESSAGE, _ASSERT_INTA, _DEASSERT_INTA = 0x34, 0x20, 0x24
 
 
+def _header_bytes(tlp):
+    return 16 if tlp[0] & 0x20 else 12
+
+
+def _payload_bytes(tlp):
+    return 4 * (int.from_bytes(tlp[2:4], "big") & 0x3FF or 1024) if tlp[0] & 0x40 else 0
+
+
 class RawDevice(Device):
     """The device under test on a simulated port: every TLP as bytes, in beats of ``width`` bits.
 
@@ -62,18 +70,19 @@ class RawDevice(Device):
         self._down.append(bytes(tlp.pack()))
 
     def _show(self, place):
-        """Put the next beat to the device; return what follows it, None if nothing is shown."""
+        """Put the next beat to the device, its payload from ``place`` on; return what follows it, None if nothing is shown."""
         dut = self._dut
         dut.rx_tlp_valid.value = bool(self._down)
         if not self._down:
             return None
         tlp = self._down[0]
-        beat = tlp[place:place + self._lanes]
-        dut.rx_tlp_data.value = int.from_bytes(beat, "little")
+        header, payload = tlp[:_header_bytes(tlp)], tlp[_header_bytes(tlp):]
+        dut.rx_tlp_header.value = int.from_bytes(header, "little")
+        dut.rx_tlp_data.value = int.from_bytes(payload[place:place + self._lanes], "little")
         dut.rx_tlp_first.value = place == 0
-        dut.rx_tlp_last.value = place + self._lanes >= len(tlp)
-        dut.rx_tlp_empty.value = (self._lanes - len(beat)) // 4
-        return place + len(beat)
+        following = place + self._lanes
+        dut.rx_tlp_last.value = following >= len(payload)
+        return following
 
     def _credits(self):
         state = self.upstream_port.fc_state[0]
@@ -103,15 +112,20 @@ class RawDevice(Device):
                 self._waiting.popleft().release_fc()
             if following is not None and int(dut.rx_tlp_ready.value):
                 place = following
-                if place == len(self._down[0]):
+                if _header_bytes(self._down[0]) + place >= len(self._down[0]):
                     self.seen(self._down.popleft(), False)
                     place = 0
             if int(dut.tx_tlp_valid.value) and int(dut.tx_tlp_ready.value):
                 if bool(int(dut.tx_tlp_first.value)) != (not incoming):
                     self.violations.append("tx_tlp_first is wrong")
+                if not incoming:
+                    incoming = int(dut.tx_tlp_header.value).to_bytes(16, "little")
+                    incoming = incoming[:_header_bytes(incoming)]
+                size = _header_bytes(incoming) + _payload_bytes(incoming)
+                incoming += int(dut.tx_tlp_data.value).to_bytes(self._lanes, "little")[:size - len(incoming)]
                 last = bool(int(dut.tx_tlp_last.value))
-                used = self._lanes - (4 * int(dut.tx_tlp_empty.value) if last else 0)
-                incoming += int(dut.tx_tlp_data.value).to_bytes(self._lanes, "little")[:used]
+                if last != (len(incoming) == size):
+                    self.violations.append("tx_tlp_last does not fit the length in the header")
                 if last:
                     self.seen(incoming, True)
                     self._up.append(incoming)

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...stream.ring import wrap_sub
 from ..tlp import NonPostedHeader, PostedHeader, TlpBeat, TxCompletionHeader
 from ..wire import (CommonDw, CompleterDw, CompletionDw, CreditLimits, Fmt, MessageCode,
-                    MessageDw, RawBeat, RequestDw, TlpType, swap_bytes)
+                    MessageDw, RawBeat, RequestDw, TlpType, header_to_beats)
 from .header_ahead import HeaderAhead
 from .order_gate import OrderGate
 
@@ -110,16 +110,16 @@ class RawTransmit(wiring.Component):
                             m.d.comb += pick.eq((value + step) % 5)
 
         dws = [Signal(32, name=f"dw{i}") for i in range(4)]
-        size, payload = Signal(3), Signal(11)
-        self._elaborate_headers(m, headers, pick, dws, size, payload)
+        payload = Signal(11)
+        self._elaborate_headers(m, headers, pick, dws, payload)
 
         # The last completion of a request carries all the bytes that are left, or none.
         end = headers[_COMPLETION]
         final = (end.length == 0) | (end.byte_count <= (end.length << 2) - end.lower_address[:2])
         ends_request = Signal()
-        carry = Signal(max(width, 128))
-        carried = Signal(3)                    # DWs in the carry
-        left = Signal(12)                      # DWs of the TLP not sent yet
+        head = Signal(128)
+        left = Signal(11)                      # DWs of payload not sent yet
+        with_data = Signal()
         first = Signal()
         current = Signal(width)
         current_valid = Signal()
@@ -128,37 +128,17 @@ class RawTransmit(wiring.Component):
                 with m.Case(number):
                     m.d.comb += [current.eq(words[number]), current_valid.eq(source.valid)]
         out = self.tx.payload
-        m.d.comb += [
-            out.first.eq(first),
-            out.last.eq(left <= lanes),
-            out.empty.eq(Mux(left < lanes, (lanes - left)[:len(out.empty)], 0)),
-        ]
-        payload_left = Signal(11)              # payload DWs not taken from the source yet
-
-        # Header DWs first, then payload behind what the carry still holds.
-        needs_data = (carried < lanes) & (payload_left != 0)
         sent = Signal()
         m.d.comb += [
-            self.tx.valid.eq(sending & (~needs_data | current_valid)),
+            out.header.eq(head), out.data.eq(current),
+            out.first.eq(first), out.last.eq(left <= lanes),
+            self.tx.valid.eq(sending & (~with_data | current_valid)),
             sent.eq(self.tx.valid & self.tx.ready),
         ]
-        for value in range(5):
-            with m.If(carried == value):
-                if value >= lanes:
-                    m.d.comb += out.data.eq(carry[:width])
-                else:
-                    m.d.comb += out.data.eq(Cat(carry[:32 * value], current[:width - 32 * value]))
         with m.If(sent):
             m.d.sync += [first.eq(0), left.eq(left - lanes)]
-            with m.If(needs_data):
+            with m.If(with_data):
                 m.d.comb += self._take(m, sources, kind)
-                m.d.sync += payload_left.eq(Mux(payload_left > lanes, payload_left - lanes, 0))
-                for value in range(5):
-                    with m.If(carried == value):
-                        if 0 < value < lanes:
-                            m.d.sync += carry.eq(current[width - 32 * value:])
-            with m.Elif(carried >= lanes):
-                m.d.sync += [carry.eq(carry >> width), carried.eq(carried - lanes)]
             with m.If(out.last):
                 m.d.sync += sending.eq(0)
                 with m.If(kind == _POSTED):
@@ -171,8 +151,7 @@ class RawTransmit(wiring.Component):
             m.d.sync += [
                 sending.eq(1), last.eq(pick),
                 ends_request.eq(((pick == _COMPLETION) & final) | (pick == _OWN_COMPLETION)),
-                kind.eq(pick), first.eq(1), carry.eq(Cat(swap_bytes(dw) for dw in dws)),
-                carried.eq(size), left.eq(size + payload), payload_left.eq(payload),
+                kind.eq(pick), first.eq(1), head.eq(header_to_beats(dws)), left.eq(payload), with_data.eq(payload != 0),
             ]
             with m.If(pick == _MESSAGE):
                 m.d.sync += told.eq(self.intx)
@@ -231,8 +210,8 @@ class RawTransmit(wiring.Component):
             m.d.sync += [counter.eq(0) for counter in used]
         return allowed
 
-    def _elaborate_headers(self, m, headers, pick, dws, size, payload):
-        """The header of the TLP picked, its DWs and the payload's; and what it costs."""
+    def _elaborate_headers(self, m, headers, pick, dws, payload):
+        """The header of the TLP picked, and the DWs of its payload."""
         common = Signal(CommonDw)
         request, completer = Signal(RequestDw), Signal(CompleterDw)
         completion, message = Signal(CompletionDw), Signal(MessageDw)
@@ -252,7 +231,7 @@ class RawTransmit(wiring.Component):
                         dws[1].eq(request),
                         dws[2].eq(Mux(long, header.address[32:], header.address[:32])),
                         dws[3].eq(header.address[:32]),
-                        size.eq(Mux(long, 4, 3)), payload.eq(header.length if write else 0),
+                        payload.eq(header.length if write else 0),
                     ]
                     if not write:
                         m.d.comb += [request.tag.eq(header.tag[:8]),
@@ -275,7 +254,7 @@ class RawTransmit(wiring.Component):
                         completion.tag.eq(header.tag[:8]),
                         completion.requester_id.eq(header.requester_id),
                         dws[1].eq(completer), dws[2].eq(completion),
-                        size.eq(3), payload.eq(header.length),
+                        payload.eq(header.length),
                     ]
             with m.Case(_MESSAGE):
                 m.d.comb += [
@@ -283,5 +262,5 @@ class RawTransmit(wiring.Component):
                     message.code.eq(Mux(self.intx, MessageCode.ASSERT_INTA.value,
                                         MessageCode.DEASSERT_INTA.value)),
                     message.requester_id.eq(self.requester_id),
-                    dws[1].eq(message), size.eq(4),
+                    dws[1].eq(message),
                 ]
