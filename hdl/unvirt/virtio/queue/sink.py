@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The sink service: packets of the personality go into the buffers that drivers made available.
 
-    packets --> scan --> chains --> move --> read commands --> byte reader --> writes
+    packets --> scan --> chains --> move --> read commands --> cut --> byte reader --> writes
                  |                    | chains begun                | chain written
                  v loose chains       v                             v
                  +----------------> waiting chains ---> used elements, slots back
@@ -17,6 +17,7 @@ from ...stream.fifo import Queue
 from ..contract import row_width
 from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, ChainPortSignature, RowDrain, UsedElement
 from .rows import RowMemory, Sweep, connect_sweep
+from .sink_cut import CommandCut
 from .sink_read import ByteReader
 from .sink_scan import SinkPacket, SinkScan
 
@@ -125,6 +126,7 @@ class Sink(wiring.Component):
         m.submodules.chosen = chosen = RowMemory(16, rows=config.rows, readers=2)
         m.submodules.scan = scan = SinkScan(config, is_sink=self._is_sink, size=self._size, cut=self._cut)
         m.submodules.buffer = buffer = HalfBuffer(scan.o.payload.shape())
+        m.submodules.cut = cut = CommandCut(size=self._size)
         m.submodules.reader = reader = ByteReader(data_width=config.data_width, size=self._size)
         waiting_shape = data.StructLayout({
             "row": row_width(config.rows), "position": 16, "slot": range(config.chain_slots),
@@ -137,6 +139,7 @@ class Sink(wiring.Component):
         })
         m.submodules.waiting = waiting = Queue(waiting_shape, CHAINS_MOVING)
         connect(m, scan.o, buffer.i)
+        connect(m, cut.o, reader.commands)
         connect(m, reader.writes, flipped(self.writes))
         connect_sweep(m, self.sweep, (retired, chosen))
 
@@ -194,14 +197,14 @@ class Sink(wiring.Component):
         with m.Elif((left != 0) & waiting.o.ready):
             m.d.sync += left.eq(left - 1)
         m.d.comb += self.row_clean.eq(scan.row_empty & ~mine_ahead & (left == 0))
-        self._elaborate_move(m, scan, buffer.o, reader, waiting.i, forget, loose_goes)
+        self._elaborate_move(m, scan, buffer.o, cut.i, reader.reading, waiting.i, forget, loose_goes)
         self._elaborate_retire(m, waiting.o, reader.chain_written, retired)
         return m
 
-    def _elaborate_move(self, m, scan, item, reader, waiting, forget, loose_goes):
+    def _elaborate_move(self, m, scan, item, command, reading, waiting, forget, loose_goes):
         """Cut the bytes of a packet into its chains and their segments."""
         chains = self.chains
-        now, chain, command = item.payload, item.payload.chain, reader.commands
+        now, chain = item.payload, item.payload.chain
         source = Signal.like(now.place.address)    # of the packet at hand, behind its first segment
         left = Signal(14)
         source_now, left_now = Signal.like(source), Signal(14)
@@ -267,7 +270,7 @@ class Sink(wiring.Component):
                     ]
                     with m.If(now.drop):
                         # Not before the packets ahead of it.
-                        m.d.comb += forget.eq(~reader.reading)
+                        m.d.comb += forget.eq(~reading)
                     with m.Elif(amount_now == 0):
                         m.d.comb += give.eq(room)
                     with m.Elif(~chain.single):
