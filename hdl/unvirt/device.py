@@ -280,6 +280,8 @@ class VirtioNetDevice(VirtioFunction):
             control.queue_coalescing.eq(transport.engine.features[NetFeature.VQ_NOTF_COAL]),
             receive.mark.eq(control.changed),
             control.settled.eq(receive.settled),
+            engine.flush.eq(control.flush),
+            control.flushed.eq(engine.flushed),
         ]
 
     def _connect_steering(self, m, engine, control, steering, transmit, receive):

@@ -3,6 +3,7 @@
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -163,6 +164,47 @@ def test_fewer_pairs(device):
         frames = [flow(number, "udp", back=True) for number in range(12)]
         found = arrive(simulation, driver, frames)
         assert set(found) <= set(range(pairs)) and sum(map(len, found.values())) == 12
+
+
+@pytest.mark.parametrize("stall", [0, 0.8])
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_nothing_is_used_beyond_the_pairs_behind_the_answer(device, wanted, stall):
+    """Frames come while the command does, and the link is slow: what went by the old number is used before the command is.
+
+    Covers: NET-MQ-02, DER-CTRL-02
+    """
+    simulation, host, driver = start(device, wanted=wanted, link=LinkConfig(tx_stall=stall, latency=300, latency_spread=0))
+    sleep, begun = host.sleep, Counter()
+
+    def used(records, queue):
+        """Return the numbers of the records that made used buffers of a queue visible."""
+        address, size = (queue.desc, 16 * queue.size) if wanted >> Feature.RING_PACKED & 1 else (queue.used + 2, 2)
+        return [number for number, record in enumerate(records)
+                if record.kind == Seen.UP_WRITE and address <= record.address < address + size]
+
+    for delay in range(150, 900, 75):
+        async def sleep_and_send(cycles, delay=delay):
+            host.sleep = sleep
+            await sleep(delay)
+            for number in range(40):
+                simulation.send_frame(flow(11 * (number % 12), "udp") + bytes(200))
+            await sleep(cycles)
+
+        assert go(driver.control.set_pairs(PAIRS)) == CtrlAck.OK
+        fill(driver)
+        host.sleep = sleep_and_send
+        simulation.record()
+        assert go(driver.control.set_pairs(1)) == CtrlAck.OK
+        simulation.run(20_000)
+        records = simulation.records()
+        answer, = used(records, driver.control.queue)
+        for number in range(1, PAIRS):
+            places = used(records, driver.pair(number).rx)
+            begun[number] += len(places)
+            assert not [place for place in places if place > answer], f"the command is used, buffers of pair {number} later"
+        for number in range(PAIRS):
+            go(driver.pair(number).collect())
+    assert min(begun.values()) > 5, "no frame went by the old number"
 
 
 @pytest.mark.parametrize("pairs", range(1, PAIRS + 1))

@@ -54,8 +54,8 @@ class ControlQueue(wiring.Component):
 
     Known are VQ_PAIRS_SET of class MQ and the commands of NOTF_COAL, each if its feature was negotiated; everything else, and any command of
     another length than its own, is an error. Numbers of packets and microseconds up to 65,535 can be set; with more it is an error.
-    The answer to VQ_PAIRS_SET waits until ``settled``, TX_SET and RX_SET take a cycle for each queue pair, all others a few cycles. ``drain`` forgets
-    what came so far, goes back to one pair and to no coalescing.
+    The answer to VQ_PAIRS_SET waits until ``settled`` and then ``flushed``, TX_SET and RX_SET take a cycle for each queue pair, all others a few
+    cycles. ``drain`` forgets what came so far, goes back to one pair and to no coalescing.
 
     Parameters
     ----------
@@ -75,7 +75,9 @@ class ControlQueue(wiring.Component):
     changed : ``Out(1)``
         Pulse: ``pairs`` has changed in this cycle.
     settled : ``In(1)``
-        Nothing under way goes by what ``pairs`` was before.
+        No packet that went by what ``pairs`` was before waits for its buffers.
+    flush : ``Out(1)``, flushed : ``In(1)``
+        The buffers of those that do not wait any more are to be published; they are.
     coalesce : ``Out(CoalescePortSignature)``
 
     Spec
@@ -98,6 +100,8 @@ class ControlQueue(wiring.Component):
             "pairs": Out(range(config.queue_pairs + 1), init=1),
             "changed": Out(1),
             "settled": In(1),
+            "flush": Out(1),
+            "flushed": In(1),
             "coalesce": Out(CoalescePortSignature(config.rows)),
         })
 
@@ -173,7 +177,8 @@ class ControlQueue(wiring.Component):
                 with m.Else():
                     finish(ACK_ERR)
             with m.Case(_Phase.SETTLE):
-                with m.If(~self.changed & self.settled):
+                m.d.comb += self.flush.eq(~self.changed & self.settled)
+                with m.If(self.flushed):
                     finish(ACK_OK)
             with m.Case(_Phase.SPREAD):
                 m.d.comb += [setting_valid.eq(1), setting_row.eq(Cat(tx_set, pair))]

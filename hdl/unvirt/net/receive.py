@@ -54,7 +54,7 @@ class Receive(wiring.Component):
     pair : ``In``
         The queue pair of a frame, two cycles after its last beat; not looked at if there is only one.
     mark, settled : ``In(1)``/``Out(1)``
-        ``settled`` falls with ``mark`` and rises when all frames that were stored before have been in their buffers for some time.
+        ``settled`` falls with ``mark`` and rises when the sink has taken all frames that were stored before.
     crowded : ``Out(1)``
         Whole frames hold more than three quarters of the memory.
     stat_dropped : ``Out(1)``
@@ -172,20 +172,18 @@ class Receive(wiring.Component):
         return steered
 
     def _elaborate_settled(self, m, steered):
-        """Count frames in and out: those that were in at ``mark`` must be out, and what was read of them written."""
+        """Count frames in and out: those that were in at ``mark`` must be out."""
         into, out, last = Signal(16), Signal(16), Signal(16)
-        waiting, pause = Signal(), Signal(8)
+        waiting = Signal()
         m.d.sync += [
             into.eq(into + (steered.valid & steered.ready)),
             out.eq(out + (self.packets.valid & self.packets.ready)),
         ]
         with m.If(self.mark):
-            m.d.sync += [last.eq(into), waiting.eq(1), pause.eq(255)]
+            m.d.sync += [last.eq(into), waiting.eq(1)]
         with m.Elif(waiting):
             m.d.sync += waiting.eq(wrap_sub(out, last)[15])
-        with m.Elif(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
-        m.d.comb += self.settled.eq(~self.mark & ~waiting & (pause == 0))
+        m.d.comb += self.settled.eq(~self.mark & ~waiting)
 
     def _elaborate_places(self, m, places, whole, freed):
         """Order the frames; return the place of the oldest."""

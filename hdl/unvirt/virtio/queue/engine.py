@@ -92,6 +92,8 @@ class QueueEngine(wiring.Component):
         For the personality: discard what waits.
     request_abandoned : ``Out(1)``
         Pulse: forget the request at hand, its queue is being reset.
+    flush : ``In(1)``, flushed : ``Out(1)``
+        While ``flush``: the buffers of every packet that the sink had taken when it rose are published, so before any answer that is given then.
     row_cleared, cleared_row : ``Out``
         Pulse: this queue was reset.
     stat_source_dropped, stat_sink_dropped : ``Out(1)``
@@ -135,6 +137,8 @@ class QueueEngine(wiring.Component):
             "dma_idle": In(1),
             "drain": Out(1),
             "request_abandoned": Out(1),
+            "flush": In(1),
+            "flushed": Out(1),
             "row_cleared": Out(1),
             "cleared_row": Out(row_width(config.rows)),
             "stat_source_dropped": Out(1),
@@ -308,8 +312,10 @@ class QueueEngine(wiring.Component):
         m.d.comb += [
             row_reset.row_rest.eq(fetch.row_rest),
             row_reset.services_clean.eq(services_clean),
-            used.mark.eq(row_reset.used_mark),
-            row_reset.used_passed.eq(used.passed),
+            self.flushed.eq(used.passed[1]),
+            sink.flush.eq(self.flush),
+            used.mark.eq(Cat(row_reset.used_mark, sink.flushed)),
+            row_reset.used_passed.eq(used.passed[0]),
             row_reset.notify_clean.eq(decision.row_clean),
             row_reset.quiet.eq(control.quiet),
             row_reset.cleared.eq(control.cleared),

@@ -83,6 +83,8 @@ class Sink(wiring.Component):
         Packets are dropped, chains kept; no chain is being filled or on its way to be used.
     row_drain : ``In(RowDrain)``, row_clean : ``Out(1)``
         A row in reset: it gets no packet any more, its chains are given back; none of them is left.
+    flush : ``In(1)``, flushed : ``Out(1)``
+        While ``flush``: every packet that had been taken when it rose has its used elements.
     stat_dropped, idle : ``Out(1)``
     sweep : ``In``
     """
@@ -113,6 +115,8 @@ class Sink(wiring.Component):
             "coming_row": Out(row_width(rows)),
             "coming": In(1),
             "crowded": In(1),
+            "flush": In(1),
+            "flushed": Out(1),
             "stat_dropped": Out(1),
             "idle": Out(1),
             "still": Out(1),
@@ -197,6 +201,13 @@ class Sink(wiring.Component):
         with m.Elif((left != 0) & waiting.o.ready):
             m.d.sync += left.eq(left - 1)
         m.d.comb += self.row_clean.eq(scan.row_empty & ~mine_ahead & (left == 0))
+        # All chains of a packet that was taken wait, or waited, here.
+        before = Signal(range(CHAINS_MOVING + 1))      # of what waits, all that did when `flush` rose
+        with m.If(~self.flush):
+            m.d.sync += before.eq(level - waiting.o.ready)
+        with m.Elif((before != 0) & waiting.o.ready):
+            m.d.sync += before.eq(before - 1)
+        m.d.comb += self.flushed.eq(self.flush & (before == 0))
         self._elaborate_move(m, scan, buffer.o, cut.i, reader.reading, waiting.i, forget, loose_goes)
         self._elaborate_retire(m, waiting.o, reader.chain_written, retired)
         return m

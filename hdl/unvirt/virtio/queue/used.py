@@ -9,7 +9,7 @@ from ...pcie.dma import WriteBeat
 from ..contract import QueueConfigPort
 from .contract import Published, UsedElement
 from .rows import Sweep, connect_sweep
-from .used_inputs import UsedInputs
+from .used_inputs import MARKS, UsedInputs
 from .used_packed import PackedUsedWriter
 from .used_split import SplitUsedWriter
 
@@ -53,8 +53,8 @@ class UsedWriter(wiring.Component):
             "writes": Out(stream.Signature(WriteBeat(data_width))),
             "published": Out(stream.Signature(Published(rows))),
             "discard": In(1),
-            "mark": In(1),
-            "passed": Out(1),
+            "mark": In(MARKS),
+            "passed": Out(MARKS),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
         })

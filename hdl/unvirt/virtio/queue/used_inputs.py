@@ -8,10 +8,13 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...stream.fifo import Queue
 from .contract import UsedElement
 
-__all__ = ["BURST", "UsedInputs", "UsedPortSignature"]
+__all__ = ["BURST", "MARKS", "UsedInputs", "UsedPortSignature"]
 
 BURST = 32
 """Most elements in one write."""
+
+MARKS = 2
+"""Who may want to know when what is here now was published."""
 
 
 def UsedPortSignature(rows):
@@ -41,8 +44,8 @@ class UsedInputs(wiring.Component):
     port : ``In(UsedPortSignature)``
     empty : ``Out(1)``
         No input has an element.
-    mark : ``In(1)``, passed : ``Out(1)``
-        While ``mark``: every element that was here when it rose was written and published.
+    mark : ``In(2)``, passed : ``Out(2)``
+        While a bit of ``mark``, that of ``passed``: every element that was here when it rose was written and published. One after the other.
     """
 
     def __init__(self, *, rows, inputs):
@@ -52,8 +55,8 @@ class UsedInputs(wiring.Component):
             "elements": In(stream.Signature(UsedElement(rows))).array(inputs),
             "port": In(UsedPortSignature(rows)),
             "empty": Out(1),
-            "mark": In(1),
-            "passed": Out(1),
+            "mark": In(MARKS),
+            "passed": Out(MARKS),
         })
 
     def elaborate(self, platform):
@@ -75,9 +78,13 @@ class UsedInputs(wiring.Component):
                     m.d.comb += [self.port.element.eq(queue.o.payload), self.port.waiting.eq(queue.o.valid),
                                  self.port.begin.eq(begins[number]), queue.o.ready.eq(self.port.take)]
         m.d.comb += self.empty.eq(~Cat(queue.o.valid for queue in queues).any())
+        # Who begins keeps the mark until it falls.
+        whose, mark, marked, passed = Signal(range(MARKS)), Signal(), Signal(), Signal()
+        m.d.comb += [mark.eq(self.mark.bit_select(whose, 1)), self.passed.eq(passed << whose)]
+        with m.If(~mark):
+            m.d.sync += whose.eq(~whose)
         # What is ahead of the mark is taken, and then its burst ends.
-        marked = Signal()
-        m.d.sync += marked.eq(self.mark)
+        m.d.sync += marked.eq(mark)
         before = []
         for number, queue in enumerate(queues):
             ahead = Signal(range(BURST + 1), name=f"ahead{number}")
@@ -87,7 +94,7 @@ class UsedInputs(wiring.Component):
             with m.Elif(get & (ahead != 0)):
                 m.d.sync += ahead.eq(ahead - 1)
             before.append(ahead)
-        m.d.sync += self.passed.eq(self.mark & marked & (self.passed | (self.port.pass_on & (Cat(before) == 0))))
+        m.d.sync += passed.eq(mark & marked & (passed | (self.port.pass_on & (Cat(before) == 0))))
         # An input with bursts of one element gets as many elements as one with long bursts.
         begins_again, served = Signal(), Signal(range(BURST + 1))
         m.d.comb += begins_again.eq(self.port.waiting & self.port.begin & (served < BURST // 2))
