@@ -90,11 +90,11 @@ def _latency(point, library):
 
 def _load(point):
     way = point.way
-    # One more is coming in.
+    # The one that is coming in is among them.
     room = point.config.rx_buffer_size // (point.frame + HEADER + point.width // 8)
     return Load(frame=point.frame, transmit=point.packets if way != "rx" else 0, receive=point.packets if way != "tx" else 0,
                 ring=point.ring_size, packed=point.ring == "packed", queues=point.queues, unaligned=point.hard,
-                reach=max(1, min(64, room - 1)))
+                reach=max(1, min(64, room)))
 
 
 def _run(point, library):

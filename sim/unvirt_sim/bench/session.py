@@ -122,8 +122,24 @@ class Session:
                 rings[name].append(ring)
         self.simulation.run(3000 + 4 * self.latency)
         if load.queues > 1:
-            self.simulation.run(64 * load.queues)
+            self._settle()
         return rings
+
+    def _settle(self):
+        """Let the device take in the buffers of many queues: until it reads nothing any more.
+
+        Raises
+        ------
+        BenchFailed
+            If it still does after a million cycles.
+        """
+        sim, asked = self.simulation, None
+        end = sim.cycle + 1_000_000
+        while asked != sim.counters["read_requests"]:
+            if sim.cycle > end:
+                raise BenchFailed("The device does not come to rest with the buffers that it was given")
+            asked = sim.counters["read_requests"]
+            sim.run(1000 + 4 * self.latency)
 
     async def _bring_up(self, load, queues):
         device = self.device
