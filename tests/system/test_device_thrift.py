@@ -108,7 +108,7 @@ GOLDEN = {
     ("packed", "send one"): {"doorbell": (1, 2, 3), "descriptor": (3, 368, 6), "data": (1, 72, 2), "used": (1, 8, 3), "suppression": (1, 4, 2),
         "interrupt": (1, 4, 2), "event": (1, 4, 2), "re-read": (1, 96, 2)},
     ("packed", "send eight"): {"doorbell": (1, 2, 3), "descriptor": (5, 624, 10), "data": (8, 576, 16), "used": (8, 64, 24),
-        "suppression": (1, 4, 2), "interrupt": (1, 4, 2), "event": (1, 4, 2), "re-read": (1, 112, 2)},
+        "suppression": (2, 8, 4), "interrupt": (2, 8, 4), "event": (1, 4, 2), "re-read": (1, 112, 2)},
     ("packed", "send one of two elements in a table"): {"doorbell": (1, 2, 3), "descriptor": (3, 368, 6), "data": (3, 104, 6), "used": (1, 8, 3),
         "suppression": (1, 4, 2), "interrupt": (1, 4, 2), "event": (1, 4, 2), "re-read": (1, 96, 2)},
     ("packed", "receive one"): {"data": (1, 72, 11), "used": (1, 8, 3), "suppression": (1, 4, 2), "interrupt": (1, 4, 2)},

@@ -14,8 +14,9 @@ __all__ = ["Notify"]
 class Notify(wiring.Component):
     """Turns writes to the notify region into notifications [virtio 4.1.4.4].
 
-    A doorbell is a write of at least 16 bits, with ``notification_data`` of 32, at 4 x row whose lower half is the row. It is passed on in the same
-    cycle, one per cycle, if the queue is enabled and ``driver_ok`` is set, and ignored otherwise. Reads give 0 after one cycle. When ``driver_ok``
+    A doorbell is a write of at least 16 bits, with ``notification_data`` of 32, at 4 x row whose lower half is the row. It is passed on in the next
+    cycle, one per cycle, if the queue is enabled and ``driver_ok`` is set then, and ignored otherwise. Reads give 0 after one cycle.
+    When ``driver_ok``
     rises (also after a suspension), and when a queue is enabled after it, the queue is notified of without a doorbell [DER-INIT-01], in cycles
     without one.
 
@@ -50,22 +51,23 @@ class Notify(wiring.Component):
         sweeping, sweep_row = Signal(), Signal(row_width(self._rows))
         was_ok = Signal()
         late, late_row = Signal(), Signal(row_width(self._rows))
-        doorbell = Signal()
+        doorbell, rung_row, hint = Signal(), Signal(row_width(self._rows)), Signal(16)     # as it was written in the cycle before
         out = self.notifications
 
         m.d.comb += [
             self.bus.request.ready.eq(1),
-            doorbell.eq(self.bus.request.valid & access.write & access.byte_enables[:2].all()
-                        & (access.byte_enables[2:].all() | ~self.notification_data) & (access.data[:16] == row) & (row < self._rows)),
-            self.test_row.eq(Mux(doorbell, row, Mux(late, late_row, sweep_row))),
+            self.test_row.eq(Mux(doorbell, rung_row, Mux(late, late_row, sweep_row))),
             out.payload.row.eq(self.test_row),
             out.payload.hinted.eq(doorbell & self.notification_data),
-            out.payload.hint.eq(access.data[16:]),
+            out.payload.hint.eq(hint),
             out.valid.eq((doorbell | late | sweeping) & self.enabled & self.driver_ok),
         ]
         m.d.sync += [
             self.bus.response_valid.eq(self.bus.request.valid & ~access.write),
             was_ok.eq(self.driver_ok),
+            doorbell.eq(self.bus.request.valid & access.write & access.byte_enables[:2].all()
+                        & (access.byte_enables[2:].all() | ~self.notification_data) & (access.data[:16] == row) & (row < self._rows)),
+            rung_row.eq(row), hint.eq(access.data[16:]),
         ]
         with m.If(self.driver_ok & ~was_ok):
             m.d.sync += [sweeping.eq(1), sweep_row.eq(0)]
