@@ -70,8 +70,8 @@ class SourceIssue(wiring.Component):
     available. While granules are short, or enough is under way, it waits in place: otherwise short packets would always find room before long
     ones.
 
-    A row may not begin a packet while half of the tags, or half of the buffer, serve its unfinished packets: reads that are never
-    answered stop one row only.
+    A row may not begin a packet while half of the tags, or half of the buffer (in a small one, what two of the longest packets need), serve its
+    unfinished packets: reads that are never answered stop one row only.
 
     While ``drain`` every chain in the store is passed on as dropped.
 
@@ -298,8 +298,10 @@ class SourceIssue(wiring.Component):
                 ]
                 m.next = "BEGIN"
             with m.State("BEGIN"):
-                half = self._granules // 2
-                crowded = ((held_granules != 0) & (held_granules + need > half)) \
+                # Where that leaves room for one of another row, two of the longest packets: one is sent while the next is read.
+                packet = -(-(self._start + self._longest) // GRANULE_SIZE)
+                share = max(self._granules // 2, min(2 * packet, self._granules - packet))
+                crowded = ((held_granules != 0) & (held_granules + need > share)) \
                     | (held_pieces >= max(1, self._tags // 2))
                 m.d.comb += position.eq(following)
                 m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), first.eq(self.pool_head)]
