@@ -19,7 +19,7 @@ from .latency import Stage
 from .link import LINKS
 from .peer import PUBLISHED, ratio_to_limit
 from .plots import pictures
-from .points import COMPARED_WIDTHS, QUEUES, WIDTHS, choose
+from .points import COMPARED_WIDTHS, IN_FLIGHT, QUEUES, WIDTHS, choose
 from .report import markdown, table, write_json
 from .rows import Row
 from .session import BenchFailed
@@ -119,6 +119,8 @@ def _make_folder(folder):
 def _page(rows, drawn):
     """Return the page of the documentation."""
     shown = "\n".join(f"![{name.removesuffix('.svg')}]({name})\n" for name in drawn)
+    devices = ", ".join(f"preset {WIDTHS[width]} at {width} bits" + "".join(f", {name} {value}" for name, value in IN_FLIGHT.get(width, {}).items())
+                        for width in sorted({row.width for row in rows}))
     links = ", ".join(f"{LINKS[width].name} at {width} bits" for width in sorted({row.width for row in rows}))
     return f"""# Performance
 
@@ -127,7 +129,7 @@ no claim about timing closure. `unvirt bench --full` measures the whole grid, `u
 
 Closed loop: rings of {QUEUES[1][1]} (with 8 queue pairs {QUEUES[8][1]} each, with 255 {QUEUES[255][1]}), one descriptor a packet
 (12 bytes of virtio header and the frame), buffers aligned to 64 bytes below 4 GiB, the driver polls, at least 32 buffers in the
-device. Links: {links}.
+device. Devices: {devices}. Links: {links}.
 Completions are cut at 256 bytes and come in order. RX figures are the highest rate at which no frame is lost. *Latency* is what the
 host adds to each read, in cycles. *Batch* is the number of packets from one used index (packed: one burst of used descriptors) to
 the next. *Limit* is what the link and the ports need for the same packets at the same batches (`sim/unvirt_sim/bench/limits.py`).

@@ -7,10 +7,13 @@ from unvirt.config import preset
 
 from .rows import LABELS, LATENCY_TARGET
 
-__all__ = ["COMPARED_WIDTHS", "Point", "QUEUES", "WIDTHS", "choose"]
+__all__ = ["COMPARED_WIDTHS", "IN_FLIGHT", "Point", "QUEUES", "WIDTHS", "choose"]
 
 WIDTHS = {64: "default", 256: "wide", 512: "wide512"}
 """Widths that are measured, and the preset of each."""
+
+IN_FLIGHT = {64: {"data_tags": 112, "chain_slots": 256, "queue_window": 128}}
+"""What a device of a width has beyond its preset, which is for small FPGAs: enough in flight for a host that takes a microsecond."""
 
 LATENCIES = (0, 62, 250)
 """Cycles of the host: none, 250 ns, 1 us."""
@@ -70,7 +73,7 @@ class Point:
     @property
     def config(self):
         """The device that is measured."""
-        return preset(WIDTHS[self.width]).with_options(**QUEUES[self.queues][0])
+        return preset(WIDTHS[self.width]).with_options(**IN_FLIGHT.get(self.width, {}) | QUEUES[self.queues][0])
 
     @property
     def ring_size(self):
