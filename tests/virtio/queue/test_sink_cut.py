@@ -13,8 +13,16 @@ from stream_bench import STALLS, receive, send, simulate  # noqa: E402
 from unvirt.virtio.queue.sink_cut import PIECE, CommandCut  # noqa: E402
 
 SIZE = 1 << 15
-CASES = [(0, 1), (0, PIECE), (0, PIECE + 1), (4096 - 1, 2), (4095, 9012), (64, 9012), (3, PIECE), (3, PIECE - 3), (2, 3000),
-         (4096 - PIECE, PIECE + 1)]
+CASES = [(0, 1), (0, PIECE), (0, PIECE + 1), (4096 - 1, 2), (4095, 9012), (64, 9012), (3, PIECE), (3, 2 * PIECE - 1), (2, 2 * PIECE),
+         (4096 - PIECE, 2 * PIECE), (4095, 2 * PIECE)]
+
+
+def pieces_of(address, length):
+    """Return [(address, bytes)] of the pieces of a command: as if ``PIECE`` were the largest payload, until less than two are left."""
+    parts = payloads(address, length, PIECE)
+    while len(parts) > 1 and parts[-1][1] + parts[-2][1] < 2 * PIECE:
+        parts[-2:] = [(parts[-2][0], parts[-2][1] + parts[-1][1])]
+    return parts
 
 
 def payloads(address, length, most):
@@ -38,7 +46,7 @@ def test_pieces(stalls):
                  "buffers": rng.getrandbits(16), "ends_chain": rng.getrandbits(1), "ends_packet": rng.getrandbits(1)}
                 for address, length in cases]
     dut, found = CommandCut(size=SIZE), []
-    wanted = [payloads(command["address"], command["length"], PIECE) for command in commands]
+    wanted = [pieces_of(command["address"], command["length"]) for command in commands]
     total = sum(map(len, wanted))
     simulate(dut, send(dut.i, commands, stall=stalls[0], random=rng), receive(dut.o, total, found, stall=stalls[1], random=rng))
     for command, whole in zip(commands, wanted):

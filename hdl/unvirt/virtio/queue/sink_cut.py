@@ -10,13 +10,13 @@ from .sink_read import ReadCommand
 __all__ = ["PIECE", "CommandCut"]
 
 PIECE = 1024
-"""Bytes that go to the write engine in one: a whole number of the largest payloads in use."""
+"""Bytes that go to the write engine in one: a whole number of the largest payloads in use. Less than two of these are not cut."""
 
 _PAGE_BITS = 12
 
 
 class CommandCut(wiring.Component):
-    """Cuts read commands: at pages, and ``PIECE`` bytes behind the DW in which the command or the page begins.
+    """Cuts long read commands: at pages, and ``PIECE`` bytes behind the DW in which the command or the page begins.
 
     The write engine is kept until the end of a write: used elements would otherwise wait for the whole of the next packet. Its TLPs are the same as
     without, for payloads of up to ``PIECE`` bytes. No latency; a piece per cycle. The command is taken with its last piece, which alone has
@@ -53,7 +53,8 @@ class CommandCut(wiring.Component):
             piece.address.eq(Mux(within, address, whole.address)),
             page_room.eq((1 << _PAGE_BITS) - piece.address[:_PAGE_BITS]),
             room.eq(Mux(page_room < PIECE, page_room, PIECE - piece.address[:2])),
-            last.eq(left <= room),
+            # Not by comparing with `room`: the end of a packet hangs on it.
+            last.eq(left < 2 * PIECE),
             piece.length.eq(Mux(last, left, room)),
             piece.ends_chain.eq(whole.ends_chain & last),
             piece.ends_packet.eq(whole.ends_packet & last),
