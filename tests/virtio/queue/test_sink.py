@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The sink against a chain store, a personality and a host in Python."""
 
+import random
 from functools import partial
 
 import pytest
@@ -386,3 +387,45 @@ def test_byte_reader(width, stall):
     if not stall:
         beats = sum(-(-length // lanes) for _, length, _, _ in commands)
         assert cycles <= beats + len(commands) + 8
+
+
+@pytest.mark.parametrize("width", [32, 64, 512])
+def test_flush(width):
+    """When the sink is flushed every packet that was taken before has all of its used elements, while others keep coming."""
+    rig = Rig(width, f"flush {width}", stall=0.4)
+    flushes = late = 0
+
+    def done():
+        return sum(not more for _, _, more in rig.used)
+
+    async def driver(ctx):
+        await ctx.tick().until(~rig.dut.sweep.valid)
+        for _ in range(150):
+            content = rig.rng.randbytes(rig.rng.choice((20, 40, 150)))
+            room = 0
+            while room < len(content):
+                chain = rig.add(0, [rig.rng.choice((8, 16, 60))])
+                room += chain.writable
+            rig.offer(0, content)
+            # The memory, and the store, hold so much.
+            while len(rig.waiting) > 4:
+                await ctx.tick()
+
+    async def flush(ctx):
+        nonlocal flushes, late
+        rng = random.Random(f"flush {width}")
+        await ctx.tick().until(~rig.dut.sweep.valid)
+        while len(rig.taken) < 140:
+            await ctx.tick().repeat(rng.randrange(1, 30))
+            taken = len(rig.taken)
+            late += done() < taken
+            ctx.set(rig.dut.flush, 1)
+            await ctx.tick().until(rig.dut.flushed)
+            assert done() >= taken, f"flushed, and {done()} of {taken} packets are used"
+            ctx.set(rig.dut.flush, 0)
+            flushes += 1
+
+    rig.run(driver, flush)
+    assert not rig.dropped
+    print(flushes, late)
+    assert late > 20

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The used writer against rings in Python."""
 
+import random
 import struct
 from functools import partial
 
@@ -34,6 +35,41 @@ def test_random(width, stall, size, longest):
 
     rig.run(partial(feed, number=0), partial(feed, number=1), wait)
     rig.check(inputs)
+
+
+@pytest.mark.parametrize("stall", [0, 0.4])
+def test_marks(stall):
+    """What was here when a mark rose is published when it has passed; two at once come one after the other, also below traffic without end."""
+    rig = Rig(64, f"marks {stall}", stall=stall, size=256)
+    inputs = [groups(rig.rng, [1, 3], 1000, 3), groups(rig.rng, [0, 2], 1000, 12)]
+    left, passed = 2, [0, 0]
+
+    async def feed(ctx, number):
+        nonlocal left
+        await rig.feed(ctx, number, inputs[number])
+        left -= 1
+
+    async def mark(ctx, bit):
+        rng = random.Random(f"{stall} {bit}")
+        while left:
+            await ctx.tick().repeat(rng.randrange(1, 60))
+            here = [sum(element[0] == row for accepted in rig.accepted for element in accepted) for row in range(ROWS)]
+            ctx.set(rig.dut.mark[bit], 1)
+            await ctx.tick().until(rig.dut.passed[bit])
+            published = [max((place for number, _, place in rig.published if number == row), default=0) for row in range(ROWS)]
+            assert all(done >= count for done, count in zip(published, here)), f"{published} of {here} are published"
+            ctx.set(rig.dut.mark[bit], 0)
+            passed[bit] += 1
+
+    async def wait(ctx):
+        while left:
+            await ctx.tick()
+        await rig.until_idle(ctx)
+
+    rig.run(partial(feed, number=0), partial(feed, number=1), partial(mark, bit=0), partial(mark, bit=1), wait)
+    rig.check(inputs)
+    print(passed)
+    assert min(passed) > 8
 
 
 @pytest.mark.parametrize("width,limit", [(32, 4.5), (64, 2.6), (128, 2), (256, 1.7), (512, 1.5)])
