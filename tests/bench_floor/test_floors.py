@@ -6,6 +6,7 @@ import pytest
 from unvirt_sim.bench.figures import cycles_per_packet, reads_in_flight
 from unvirt_sim.bench.isolation import beside_dead_queue, receive_beside_stalled_mac
 from unvirt_sim.bench.latency import own_cycles, receive_latency, transmit_latency
+from unvirt_sim.bench.limits import limit
 from unvirt_sim.bench.load import Load
 from unvirt_sim.bench.session import Session
 
@@ -18,6 +19,27 @@ def test_transmit_hides_a_microsecond(library, seed):
     print(f"{cycles:.2f} cycles a packet, {mean:.1f} reads in flight")
     assert cycles <= 12
     assert mean >= 16
+
+
+@pytest.mark.parametrize("way, latency", [("tx", 0), ("tx", 250), ("rx", 0)])
+def test_long_frames_fill_the_link(library, seed, way, latency):
+    """Frames of 9,000 bytes take at most 3 % more than the link needs, with buffers of 32 KB: the next one is read while one is sent, and told of
+    while the next is written.
+    """
+    load = Load(frame=9000, reach=3, **{"transmit" if way == "tx" else "receive": 40})
+    run = Session(library("default"), width=64, latency=latency, seed=seed).run(load)
+    cycles, least = cycles_per_packet(run, way), limit(run).cycles
+    print(f"{cycles:.1f} cycles a packet, limit {least:.1f}")
+    assert cycles <= 1.03 * least
+
+
+@pytest.mark.parametrize("way", ["tx", "rx"])
+def test_short_frames_at_256_bits(library, seed, way):
+    """Frames of 64 bytes come every 4.5 cycles, none of which the attachment adds to the beats of their TLPs."""
+    load = Load(**{"transmit" if way == "tx" else "receive": 1500})
+    cycles = cycles_per_packet(Session(library("wide"), width=256, seed=seed).run(load), way)
+    print(f"{cycles:.2f} cycles a packet")
+    assert cycles <= 4.5
 
 
 @pytest.mark.parametrize("what", ["data", "rings"])

@@ -63,7 +63,6 @@ class RawReceive(wiring.Component):
         beat = self.rx.payload
         dw0 = Signal(CommonDw)
         header = [swap_bytes(beat.header.word_select(number, 32)) for number in range(4)]
-        m.d.comb += dw0.eq(header[0])
         has_data, length = dw0.fmt[1], Signal(11)
         m.d.comb += [dw0.eq(header[0]), length.eq(Mux(dw0.length == 0, 1024, dw0.length))]
         to_request, to_completion, to_local, refused = self._elaborate_kinds(m, dw0, header, has_data, length)
@@ -72,7 +71,7 @@ class RawReceive(wiring.Component):
         of_request, of_completion, kept_request, kept_completion = Signal(), Signal(), Signal(), Signal()
         left, now_left = Signal(11), Signal(11)            # DWs of payload from this beat on
         more = Signal()                                    # payload is to follow, not a digest
-        wanted, last, ready, taken = Signal(), Signal(), Signal(), Signal()
+        wanted, last, taken = Signal(), Signal(), Signal()
         m.d.comb += [
             of_request.eq(Mux(beat.first, to_request, kept_request)),
             of_completion.eq(Mux(beat.first, to_completion, kept_completion)),
@@ -82,9 +81,8 @@ class RawReceive(wiring.Component):
             self.requests.valid.eq(wanted & of_request),
             self.completions.valid.eq(wanted & of_completion),
             self.local.valid.eq(self.rx.valid & beat.first & to_local),
-            ready.eq(Mux(of_request, self.requests.ready, Mux(of_completion, self.completions.ready,
-                                                              self.local.ready | ~(beat.first & to_local)))),
-            self.rx.ready.eq(ready | ~wanted),
+            self.rx.ready.eq(Mux(of_request, self.requests.ready, Mux(of_completion, self.completions.ready,
+                                                                      self.local.ready | ~(beat.first & to_local)))),
             taken.eq(self.rx.valid & self.rx.ready),
         ]
         for out in (self.requests.payload, self.completions.payload):
