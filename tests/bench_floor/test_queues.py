@@ -84,3 +84,16 @@ def test_flows_lead_to_their_pairs(pairs):
         frame = flow_frame(pair, pairs, 5, 64)
         assert frame[12:15] == b"\x08\x00\x45" and len(frame) == 64
         assert frame[29] * pairs >> 8 == pair
+
+
+def test_reception_beside_a_flood(library, seed):
+    """Sixteen packed transmit queues that are never empty, at a width where the device itself is the bound, leave receive queues their turns.
+
+    A frame every 300 cycles must find a buffer. The windows are so small that each queue has to read anew after four frames.
+    """
+    pairs = 16
+    flooded = library("default", data_width=512, rows=64, queue_pairs=pairs, chain_slots=512, queue_window=8, meta_contexts=128)
+    load = Load(ring=64, queues=pairs, packed=True, transmit=4000, receive=16 * pairs, period=300)
+    run = Session(flooded, width=512, seed=seed).run(load)       # raises if a frame is lost
+    assert run.counters["rx_dropped"] == 0
+    assert cycles_per_packet(run, "tx") < 12

@@ -165,7 +165,7 @@ class FetchSide(wiring.Component):
         connect(m, store.made_room, made_room.i)
         connect(m, made_room.o, scheduler.kicks[3])
         connect(m, flipped(self.starved), scheduler.kicks[4])
-        self._elaborate_visits(m, scheduler.visits, packed.kicks[0], side.visits, meta.line_free_any)
+        self._elaborate_visits(m, scheduler.visits, packed.kicks[0], side, meta.line_free_any)
 
         # Reads and answers.
         connect(m, split.index_reads, meta.index_reads)
@@ -231,16 +231,19 @@ class FetchSide(wiring.Component):
         ]
         return m
 
-    def _elaborate_visits(self, m, scheduled, arrived, visits, context_free):
+    def _elaborate_visits(self, m, scheduled, arrived, side, context_free):
         """Rows of lines that have arrived first: each holds a context, of which there are less than half, and which rows in the scheduler want.
 
-        As long as there is none, these are not visited in vain.
+        As long as there is none, these are not visited in vain. The side is told of those that wait, so that arrivals come to an end.
         """
         m.submodules.arrived = urgent = Queue(row_width(self._config.rows), self._config.meta_contexts // 2)
         connect(m, arrived, urgent.i)
+        visits, turn, others = side.visits, side.turn, side.others
         of_use = ~self.packed | context_free | self.drain | self.row_drain.fetch
         m.d.comb += [
-            visits.valid.eq(urgent.o.valid | (scheduled.valid & of_use)),
+            turn.eq(~urgent.o.valid),
+            others.eq(scheduled.valid & of_use),
+            visits.valid.eq(urgent.o.valid | others),
             visits.payload.eq(Mux(urgent.o.valid, urgent.o.payload, scheduled.payload)),
             urgent.o.ready.eq(visits.ready),
             scheduled.ready.eq(visits.ready & ~urgent.o.valid & of_use),

@@ -59,7 +59,8 @@ class PackedController(wiring.Component):
     line read once more behind that write [DER-RACE-01]. When the driver notifies although work is in progress, notifications are disabled.
 
     Each event takes eight cycles, a line that arrives while another one of its row is looked at three; each read three more, and what its requests
-    wait. Reads go only where a context is free, so that no row waits here for what another holds.
+    wait. Reads go only where a context is free, so that no row waits here for what another holds; and while rows wait in the scheduler, only for the
+    row whose turn it is: all others go to its tail.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ class PackedController(wiring.Component):
         VIRTIO_F_EVENT_IDX was negotiated.
     drain : ``In(1)``
         Nothing new is asked for; lines that arrive are given back.
-    hold, row_drain, row_clean, visits, rung_row, rung, rung_clear, again, flags, retired_row, retired, coming_row, coming, free_slots, unused, added,
-    config :
+    hold, row_drain, row_clean, visits, turn, others, rung_row, rung, rung_clear, again, flags, retired_row, retired, coming_row, coming, free_slots,
+    unused, added, config :
         As in :class:`~unvirt.virtio.queue.avail.AvailController`.
     reads : ``Out(stream.Signature(LineRead))``
         ``position`` carries the number of the line.
@@ -104,6 +105,8 @@ class PackedController(wiring.Component):
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "visits": In(stream.Signature(width)),
+            "turn": In(1),
+            "others": In(1),
             "rung_row": Out(width),
             "rung": In(1),
             "rung_clear": Out(1),
@@ -146,14 +149,14 @@ class PackedController(wiring.Component):
         row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
         now, found = Signal(PackedRow), state.read_value[0]
         config = Signal.like(self.config.config)
-        is_result = Signal()
+        is_result, turn = Signal(), Signal()       # of a line that was looked at; of the row whose turn it is
         kicked = Signal()                          # nothing was under way for the row
         result = Signal(PackedResult(self._rows))
         held = Signal(16)
         start = Signal(16)                         # first descriptor that was not requested
         count = Signal(range(_LINE + 1))
         wanted = Signal()
-        crowded = Signal()                         # there is more to read than may be read now
+        crowded, gives_way = Signal(), Signal()    # there is more to read than may be read now; for others have their turn
         write = Signal()
         mode = Signal(EventMode)
         under_way = Signal(4)
@@ -198,7 +201,8 @@ class PackedController(wiring.Component):
         with m.FSM(name="packed"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~self.visits.valid & ~self.results.valid)
-                m.d.sync += [row.eq(next_row), is_result.eq(self.results.valid), write.eq(0), result.eq(self.results.payload)]
+                m.d.sync += [row.eq(next_row), is_result.eq(self.results.valid), turn.eq(self.turn & ~self.results.valid), write.eq(0),
+                             result.eq(self.results.payload)]
                 with m.If(self.results.valid):
                     m.d.comb += [self.results.ready.eq(1), next_row.eq(self.results.payload.row)]
                     m.next = "LOAD"
@@ -305,10 +309,12 @@ class PackedController(wiring.Component):
                     smallest = chosen
                 m.d.sync += [count.eq(Mux(wanted, smallest, 0)),
                              crowded.eq(wanted & (flight_left != 0) & (room != 0) & (smallest == 0))]
+                # Lines that arrived come before rows that wait for their turn: a few rows that read on with every line would keep all others out.
+                m.d.sync += gives_way.eq(~turn & self.others)
                 m.next = "READ"
             with m.State("READ"):
                 # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer.
-                possible = (count != 0) & self.room & Mux(under_way == 0, self.context_free, self.contexts_free)
+                possible = (count != 0) & self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free)
                 m.d.comb += self.reads.valid.eq(possible)
                 with m.If((count != 0) & ~possible):
                     m.d.sync += crowded.eq(1)

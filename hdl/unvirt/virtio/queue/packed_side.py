@@ -106,6 +106,8 @@ class PackedSide(wiring.Component):
 
         m.d.comb += [
             controller.event_idx.eq(side.event_idx),
+            controller.turn.eq(side.turn),
+            controller.others.eq(side.others),
             controller.drain.eq(side.drain),
             controller.hold.eq(side.hold),
             heads.drain.eq(side.drain),

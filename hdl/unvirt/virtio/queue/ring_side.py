@@ -30,6 +30,8 @@ def RingSideSignature(data_width, rows, slots):
         VIRTIO_F_EVENT_IDX was negotiated.
     visits, again : streams
         Rows to serve, and those that could not go on for want of room: back to the scheduler's tail.
+    turn, others : ``In(1)``
+        The row on show comes from the scheduler, so that it is its turn; some other row waits there.
     notified_valid, notified : ``In``, ``In(Doorbell)``
         The doorbells themselves, never stalled.
     rung_row, rung, rung_clear : ``Out``/``In``/``Out``
@@ -58,6 +60,8 @@ def RingSideSignature(data_width, rows, slots):
         "row_clean": Out(1),
         "event_idx": In(1),
         "visits": In(stream.Signature(row)),
+        "turn": In(1),
+        "others": In(1),
         "again": Out(stream.Signature(row)),
         "notified_valid": In(1),
         "notified": In(Doorbell(rows)),
@@ -102,7 +106,8 @@ class RingSelect(wiring.Component):
         sides = self.split_side, self.packed_side
         connect_sweep(m, self.o.sweep, sides)
         for side, mine in zip(sides, (~self.packed, self.packed)):
-            for name in ("drain", "hold", "row_drain", "event_idx", "notified", "rung", "room", "retired", "coming_row", "free_slots"):
+            for name in ("drain", "hold", "row_drain", "event_idx", "turn", "others", "notified", "rung", "room", "retired", "coming_row",
+                         "free_slots"):
                 m.d.comb += getattr(side, name).eq(getattr(self.o, name))
             m.d.comb += [
                 side.notified_valid.eq(self.o.notified_valid & mine),
