@@ -5,6 +5,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ...stream.fifo import MemoryQueue, Queue
 from ..contract import Notification, QueueConfigPort, row_width
 from ..spec import NO_VECTOR, EventMode
 from .contract import Published, RowDrain
@@ -20,10 +21,10 @@ _MOST = 0x7FFF
 
 
 class _DecisionRow(data.Struct):
-    """What is under way for a row."""
+    """What is under way for a row: a read, another one wanted behind it, or one that waits for a place in the reader."""
 
     in_flight: 1
-    dirty:     1
+    dirty:     1          # with a read in flight: once more; without one: in the list of those that wait
     place:     16         # behind the newest used entry that the read decides about
     count:     15         # how many these are, saturated
 
@@ -36,13 +37,15 @@ class NotifyDecision(wiring.Component):
     about all that was published until it comes: with an interrupt nothing is left to be read for, without one the value is read once more if the row
     is dirty. Nothing is read when no interrupt could be sent: MSI-X on and no vector. A failed read is a violation.
 
+    The reader has places for a few reads. Rows beyond these wait in a list, each once, with all that is published for them meanwhile: so used
+    entries never wait for suppression state, and the more rows are busy and the slower the host is, the fewer reads a packet costs.
+
     The state is the flags of the available ring; with ``event_idx`` its used_event, an index that must be among the newly used ones; with
     ``packed`` the driver event suppression structure, in which with ``event_idx`` such a place in the ring may be given.
 
-    **Latency**: two cycles from ``published`` to ``reads``, and from an answer to its interrupt. **Throughput**: two cycles an event, one more for
-    an interrupt and for a read that follows an answer. **Ordering**: decisions of a row follow each other; rows are independent.
-    **Back-pressure**: one read waits in a register of its own while answers are still taken: the reader's places come free by answers being taken,
-    so waiting for one must not keep them from it.
+    **Latency**: two cycles from ``published`` to ``reads``, and from an answer to its interrupt. **Throughput**: two cycles an event, two more for
+    a read that had to wait, one for an interrupt. **Ordering**: decisions of a row follow each other; rows are independent.
+    **Back-pressure**: none on ``published`` and ``answers`` but that of ``interrupts``.
 
     While ``drain`` nothing is started and answers have no effect; ``idle`` means that nothing is held here, the reader knows what is under way.
     ``sweep`` clears a row while everything is quiet.
@@ -102,7 +105,8 @@ class NotifyDecision(wiring.Component):
         answer = Signal(SmallAnswer(self._rows))
         now, found, config = Signal(_DecisionRow), state.read_value[0], self.config.config
         published = Signal(Published(self._rows))
-        read = Signal()                        # the row is dirty: once more
+        kind = Queue if self._rows <= 16 else MemoryQueue
+        m.submodules.waiting = waiting = kind(row_width(self._rows), self._rows)
         wanted = Signal()
         again = Signal()
         m.d.comb += [
@@ -110,7 +114,7 @@ class NotifyDecision(wiring.Component):
             again.eq(found.dirty & ~wanted),
         ]
         total = Signal(17)
-        m.d.comb += total.eq(published.count + Mux(found.in_flight, found.count, 0))
+        m.d.comb += total.eq(published.count + Mux(found.in_flight | found.dirty, found.count, 0))
 
         m.d.comb += [
             state.read_row[0].eq(next_row),
@@ -125,69 +129,74 @@ class NotifyDecision(wiring.Component):
 
         def ask():
             """Read the value; the row's configuration was looked up in the cycle before, whatever the state."""
+            m.d.comb += [now.in_flight.eq(1), now.dirty.eq(0)]
             m.d.sync += [self.reads.valid.eq(1), self.reads.payload.row.eq(row),
                          # used_event lies behind the available ring [virtio 2.7.6].
                          self.reads.payload.address.eq(config.driver + Mux(self.event_idx & ~self.packed, 4 + (config.size << 1), 0))]
-            m.next = "IDLE"
 
+        m.d.comb += waiting.i.payload.eq(row)
+        in_reset = self.row_drain.notify & (row == self.row_drain.row)
         with m.If(self.reads.ready):
             m.d.sync += self.reads.valid.eq(0)
         with m.If(~self.row_drain.notify):
             m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="notify_decision"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid
-                                         & ~self.reads.valid)
-                m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload),
+                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid & ~self.reads.valid & (waiting.level == 0))
+                m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload), published.eq(self.published.payload),
                              is_answer.eq(self.answers.valid)]
+                # Answers come before what waits for the place that they free.
                 with m.If(self.answers.valid):
-                    m.d.comb += [self.answers.ready.eq(1),
-                                 next_row.eq(self.answers.payload.row)]
+                    m.d.comb += [self.answers.ready.eq(1), next_row.eq(self.answers.payload.row)]
                     m.next = "DECIDE"
-                # An answer frees the place that the waiting read needs; a new index would need another one.
-                with m.Elif(self.published.valid & ~self.reads.valid):
-                    m.d.comb += [self.published.ready.eq(1),
-                                 next_row.eq(self.published.payload.row)]
-                    m.d.sync += published.eq(self.published.payload)
+                with m.Elif(waiting.o.valid & ~self.reads.valid):
+                    m.d.comb += [waiting.o.ready.eq(1), next_row.eq(waiting.o.payload)]
+                    m.next = "READ"
+                with m.Elif(self.published.valid):
+                    m.d.comb += [self.published.ready.eq(1), next_row.eq(self.published.payload.row)]
                     m.next = "DECIDE"
-                with m.Elif(self.row_drain.notify & ~self.row_clean & ~self.reads.valid):
+                with m.Elif(self.row_drain.notify & ~self.row_clean):
                     m.d.comb += next_row.eq(self.row_drain.row)
                     m.next = "CHECK"
             with m.State("CHECK"):
                 # Only looked at between events, so none of the row is left but a read.
-                m.d.sync += self.row_clean.eq(~found.in_flight)
+                m.d.sync += self.row_clean.eq(~found.in_flight & ~found.dirty)
                 m.next = "IDLE"
             with m.State("DECIDE"):
                 possible = ~self.msix_enable | (config.vector != NO_VECTOR)
                 m.d.comb += [state.write_valid.eq(1), now.eq(found)]
-                m.d.sync += read.eq(0)
                 m.next = "IDLE"
                 with m.If(self.drain):
                     m.d.comb += now.as_value().eq(0)
-                with m.Elif(self.row_drain.notify & (row == self.row_drain.row)):
-                    m.d.comb += now.in_flight.eq(found.in_flight & ~is_answer)
+                with m.Elif(in_reset):
+                    # What waits in the list is taken out of it there.
+                    m.d.comb += [now.in_flight.eq(found.in_flight & ~is_answer), now.dirty.eq(found.dirty & ~found.in_flight)]
                 with m.Elif(is_answer):
-                    m.d.comb += [now.in_flight.eq(again), now.dirty.eq(0),
-                                 self.violation.eq(answer.error)]
-                    m.d.sync += read.eq(again)
+                    m.d.comb += [now.in_flight.eq(0), now.dirty.eq(again), self.violation.eq(answer.error)]
                     with m.If(wanted):
                         m.next = "INTERRUPT"
                     with m.Elif(again):
-                        m.next = "READ"
-                with m.Elif(found.in_flight | possible):
-                    m.d.comb += [now.in_flight.eq(1), now.dirty.eq(found.in_flight), now.place.eq(published.place),
-                                 now.count.eq(Mux(total[15:].any(), _MOST, total))]
-                    with m.If(~found.in_flight):
-                        ask()
+                        m.next = "WAIT"
+                with m.Elif(found.in_flight | found.dirty | possible):
+                    m.d.comb += [now.dirty.eq(1), now.place.eq(published.place), now.count.eq(Mux(total[15:].any(), _MOST, total))]
+                    with m.If(~found.in_flight & ~found.dirty):
+                        with m.If(self.reads.valid | waiting.o.valid):
+                            m.next = "WAIT"
+                        with m.Else():
+                            ask()
             with m.State("INTERRUPT"):
                 m.d.comb += self.interrupts.valid.eq(1)
                 with m.If(self.interrupts.ready):
                     m.next = "IDLE"
-                    with m.If(read):
-                        m.next = "READ"
+            with m.State("WAIT"):
+                # As deep as there are rows, and a row is in it once at most.
+                m.d.comb += waiting.i.valid.eq(1)
+                m.next = "IDLE"
             with m.State("READ"):
-                with m.If(~self.reads.valid | self.reads.ready):
+                m.d.comb += [state.write_valid.eq(1), now.eq(found), now.dirty.eq(0)]
+                with m.If(~self.drain & ~in_reset):
                     ask()
+                m.next = "IDLE"
         return m
 
     def _asked_for(self, m, row, value, size):
