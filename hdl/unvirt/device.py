@@ -36,7 +36,7 @@ from .pcie.dma_read import DmaRead
 from .pcie.dma_write import DmaWrite
 from .pcie.wire import CreditLimits, RawBeat
 from .virtio.contract import row_width
-from .virtio.queue.engine import CONFIG_PORTS, QueueEngine
+from .virtio.queue.engine import CONFIG_PORTS, USED_WRITES, QueueEngine
 from .virtio.spec import FEATURE_BITS
 from .virtio.transport import VirtioTransport
 
@@ -109,7 +109,7 @@ class VirtioFunction(wiring.Component):
             meta_buffer_width=len(engine.meta.requests.payload.buffer),
             data_handle_width=len(engine.data.done_handle),
             data_buffer_width=len(engine.data.requests.payload.buffer))
-        m.submodules.dma_write = dma_write = DmaWrite(config, len(engine.writes) + 1)
+        m.submodules.dma_write = dma_write = DmaWrite(config, len(engine.writes) + 1, patient=USED_WRITES)
         attachment, completer = m.submodules.attachment, m.submodules.completer
         self._connect_pcie(m, attachment, completer, transport, dma_read, dma_write)
         self._connect_engine(m, attachment.attachment.control, transport, engine, dma_read,
@@ -166,6 +166,7 @@ class VirtioFunction(wiring.Component):
             engine.msix_enable.eq(control.msix_enable),
             engine.max_read_request_size.eq(control.max_read_request_size),
             engine.dma_idle.eq(dma_read.idle & dma_write.idle),
+            dma_write.urgent.eq(engine.writes_urgent),
         ]
 
 

@@ -21,16 +21,21 @@ BEAT = data.StructLayout({"first": 1, "last": 1, "data": 2})
 
 class ArbiterSpec(Elaboratable):
     """A beat moves at the output just when it moves at the port that is granted, unchanged; a packet is not interrupted; and a port that waits is
-    passed over by at most one packet of each of the others.
+    passed over by at most one packet of each of the others. A patient port is passed over without end, but by one packet only while it is urgent;
+    its packets do not count for the others, whose turns it does not change.
     """
 
-    def __init__(self, ports):
+    def __init__(self, ports, patient=None):
         self._ports = ports
+        self._patient = patient
 
     def elaborate(self, platform):
         m = Module()
         ports = self._ports
-        dut = PacketArbiter(BEAT, ports)
+        patient = self._patient
+        dut = PacketArbiter(BEAT, ports, patient=patient)
+        if patient is not None:
+            m.d.comb += dut.urgent.eq(AnySeq(1))
         m.submodules.dut = inner = opened(dut)
         m.d.comb += dut.o.ready.eq(AnySeq(1))
         for port in dut.i:
@@ -62,24 +67,31 @@ class ArbiterSpec(Elaboratable):
         passed = Signal(range(ports + 2))
         with m.If(~waits | (dut.grant == watched)):
             m.d.sync += passed.eq(0)
-        with m.Elif(moves(dut.o) & dut.o.payload.last):
+        with m.Elif(moves(dut.o) & dut.o.payload.last & ((dut.grant != patient) | (watched == patient) if patient is not None else 1)):
             m.d.sync += passed.eq(passed + 1)
-        away = Mux(watched > held, watched - held, watched + ports - held)
+        turn, counts, others, is_patient = held, locked, ports, C(0, 1)
+        if patient is not None:
+            turn, counts, others, is_patient = register(inner, "turn"), locked & (held != patient), ports - 1, watched == patient
+            m.d.comb += [Assert(~counts | (turn == held)),
+                         Assert(~(is_patient & waits & dut.urgent & ~locked) | (dut.grant == patient))]
+        away = Mux(watched > turn, watched - turn, watched + ports - turn)
         m.d.comb += [
+            Assert(turn < ports),
             Assert(~waits | dut.o.valid | locked),
-            Assert(passed < ports),
-            Assert((passed == 0) | ~waits | (passed + away + locked <= ports)),
-            Cover((passed == ports - 1) & moves(dut.o) & (dut.grant == watched)),
+            Assert(is_patient | (passed < ports)),
+            Assert(is_patient | (passed == 0) | ~waits | (passed + away + counts <= ports)),
+            Cover((passed == others - 1) & moves(dut.o) & (dut.grant == watched) & ~is_patient),
         ]
         return m
 
 
-@pytest.mark.parametrize("ports", [1, 2, 3, 4])
-def test_packets_stay_whole_and_every_port_gets_its_turn(ports, tmp_path):
+@pytest.mark.parametrize("ports,patient", [(1, None), (2, None), (3, None), (4, None), (2, 0), (4, 1)])
+def test_packets_stay_whole_and_every_port_gets_its_turn(ports, patient, tmp_path):
     """By induction: for any number of cycles, with resets at any time."""
-    prove(ArbiterSpec(ports), tmp_path, mode="prove", depth=3)
+    prove(ArbiterSpec(ports, patient), tmp_path, mode="prove", depth=3)
 
 
-def test_the_longest_wait_is_reached(tmp_path):
-    """The proof speaks of something: a port of three waits for two packets."""
-    prove(ArbiterSpec(3), tmp_path, mode="cover", depth=8)
+@pytest.mark.parametrize("ports,patient", [(3, None), (4, 1)])
+def test_the_longest_wait_is_reached(ports, patient, tmp_path):
+    """The proof speaks of something: a port of three that take turns waits for two packets."""
+    prove(ArbiterSpec(ports, patient), tmp_path, mode="cover", depth=8)

@@ -39,6 +39,8 @@ class DmaWrite(wiring.Component):
         Uses ``data_width``.
     ports : int
         Number of command streams.
+    patient : int, optional
+        One whose commands go behind all others', and ahead of them while ``urgent``.
 
     Members
     -------
@@ -57,6 +59,8 @@ class DmaWrite(wiring.Component):
         modulo 256.
     posted_number : ``Out(8)``
         Number of the last TLP whose first beat entered ``tx_posted``.
+    urgent : ``In(1)``
+        There is one with ``patient`` only.
     idle : ``Out(1)``
         Nothing is held; a command that is only partly accepted counts as held.
 
@@ -66,8 +70,9 @@ class DmaWrite(wiring.Component):
     Memory Requests (4 KiB)
     """
 
-    def __init__(self, config, ports):
+    def __init__(self, config, ports, *, patient=None):
         self._config = config
+        self._patient = patient
         self._ports = ports
         width = config.data_width
         super().__init__({
@@ -79,7 +84,7 @@ class DmaWrite(wiring.Component):
             "writes_numbered": Out(8),
             "posted_number": Out(8),
             "idle": Out(1),
-        })
+        } | ({} if patient is None else {"urgent": In(1)}))
 
     @property
     def config(self):
@@ -92,10 +97,12 @@ class DmaWrite(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = self._config.data_width
-        m.submodules.arbiter = arbiter = PacketArbiter(WriteBeat(width), self._ports)
+        m.submodules.arbiter = arbiter = PacketArbiter(WriteBeat(width), self._ports, patient=self._patient)
         m.submodules.cutter = cutter = WriteCutter(data_width=width)
         for port, entry in zip(self.commands, arbiter.i, strict=True):
             connect(m, flipped(port), entry)
+        if self._patient is not None:
+            m.d.comb += arbiter.urgent.eq(self.urgent)
         connect(m, arbiter.o, cutter.i)
         connect(m, cutter.o, flipped(self.tx_posted))
         m.d.comb += [

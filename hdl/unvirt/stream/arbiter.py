@@ -24,6 +24,8 @@ class PacketArbiter(wiring.Component):
         Shape of the payload.
     ports : int
         Number of inputs, at least 1.
+    patient : int, optional
+        A port whose packets go behind all others', and ahead of them while ``urgent``: it is up to whoever drives it that something is left for them.
 
     Members
     -------
@@ -33,11 +35,15 @@ class PacketArbiter(wiring.Component):
         Packets out.
     grant : ``Out(range(ports))``
         The port at the output, valid with ``o.valid``.
+    urgent : ``In(1)``
+        There is one with ``patient`` only.
     """
 
-    def __init__(self, shape, ports):
+    def __init__(self, shape, ports, *, patient=None):
         if ports < 1:
             raise ValueError(f"Number of ports must be at least 1, not {ports!r}")
+        if patient is not None and not 0 <= patient < ports:
+            raise ValueError(f"Patient port must be one of 0 to {ports - 1}, not {patient!r}")
         probe = Signal(shape)
         for field in ("first", "last"):
             if not hasattr(probe, field):
@@ -45,11 +51,12 @@ class PacketArbiter(wiring.Component):
                                 f"{shape!r}")
         self._shape = shape
         self._ports = ports
+        self._patient = patient
         super().__init__({
             "i": In(stream.Signature(shape)).array(ports),
             "o": Out(stream.Signature(shape)),
             "grant": Out(range(max(2, ports))),
-        })
+        } | ({} if patient is None else {"urgent": In(1)}))
 
     @property
     def ports(self):
@@ -59,8 +66,17 @@ class PacketArbiter(wiring.Component):
         m = Module()
         held = Signal(range(max(2, self._ports)))   # port that is locked, or that went last
         locked = Signal()
-        valids = Cat(port.valid for port in self.i)
-        m.d.comb += self.grant.eq(Mux(locked, held, round_robin(valids, held)))
+        valids, patient = Cat(port.valid for port in self.i), self._patient
+        turn = held
+        if patient is not None:
+            others = valids & ~(1 << patient)
+            turn = Signal.like(held)                # of the others, who went last
+            with m.If(self.o.valid & (self.grant != patient)):
+                m.d.sync += turn.eq(self.grant)
+            valids = Mux(self.urgent & valids[patient] | ~others.any(), 1 << patient, others)
+        m.d.comb += self.grant.eq(round_robin(valids, turn))
+        with m.If(locked):
+            m.d.comb += self.grant.eq(held)
         with m.Switch(self.grant):
             for index, port in enumerate(self.i):
                 with m.Case(index):

@@ -145,7 +145,7 @@ def test_no_interrupt_is_missed(stall, places):
         interrupts = [cycle for cycle, to in rig.interrupts if to == row]
         if last is not None:
             # It was read for after the newest index, or an interrupt was sent after it.
-            assert max(reads[-1], *interrupts, 0) >= last, "the newest index was not decided"
+            assert max([*reads[-1:], *interrupts, 0]) >= last, "the newest index was not decided"
         assert len(interrupts) == sum(not flag for _, flag in answers)
         for sent, asked in zip(interrupts, (cycle for cycle, flag in answers if not flag)):
             assert sent >= asked

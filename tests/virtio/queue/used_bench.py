@@ -75,6 +75,7 @@ class Rig:
                     new, = struct.unpack("<H", content)
                     while self.index[row] != new:
                         place = self.device[row] + 4 + 8 * (self.index[row] % self.size)
+                        assert all(place + i in self.host.bytes for i in range(8)), "the index shows an element that is not written"
                         raw = bytes(self.host.bytes.pop(place + i) for i in range(8))
                         self.seen[row].append(struct.unpack("<II", raw))
                         self.index[row] = (self.index[row] + 1) & 0xFFFF

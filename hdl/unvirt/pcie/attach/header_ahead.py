@@ -14,15 +14,16 @@ __all__ = ["HeaderAhead"]
 class HeaderAhead(wiring.Component):
     """Splits a stream of TLPs that all have data into headers and data, the next header ahead of its data.
 
-    A header is shown as soon as it is presented and may be taken before, or in the cycle in which, its beat finds room among the data. Latency of the
-    data one cycle, of headers none; one beat per cycle. ``i.ready`` never depends on ``data.ready``. Reset empties it.
+    A header is shown as soon as it is presented, and kept if its beat finds room among the data before it is taken. Latency of the data one cycle, of
+    headers none; one beat per cycle. ``i.ready`` depends on registers only: what decides about headers does not reach back to where they come from.
+    Reset empties it.
 
     Members
     -------
     i : ``In(stream.Signature(TlpBeat(header, data_width)))``
     headers : ``Out(stream.Signature(header))``
     data : ``Out(stream.Signature(data_width))``
-        Data of the headers taken, in their order.
+        Data of the headers, in their order.
     """
 
     def __init__(self, header, data_width):
@@ -38,16 +39,20 @@ class HeaderAhead(wiring.Component):
         m.submodules.slice = data = SkidBuffer(self._data_width)
         wiring.connect(m, data.o, wiring.flipped(self.data))
         beat = self.i.payload
+        kept, keeps = Signal(self.headers.payload.shape(), reset_less=True), Signal()   # the header of a beat that has moved
         gone = Signal()                # the header of the beat on show was taken
-        taken, moved = Signal(), Signal()
+        fresh, moved = Signal(), Signal()
         m.d.comb += [
-            self.headers.payload.eq(beat.header),
-            self.headers.valid.eq(self.i.valid & beat.first & ~gone),
-            taken.eq(self.headers.valid & self.headers.ready),
+            fresh.eq(self.i.valid & beat.first & ~gone & ~keeps),
+            self.headers.payload.eq(Mux(keeps, kept, beat.header)),
+            self.headers.valid.eq(keeps | fresh),
+            self.i.ready.eq(data.i.ready & ~(keeps & beat.first)),
+            moved.eq(self.i.valid & self.i.ready),
             data.i.payload.eq(beat.data),
-            data.i.valid.eq(self.i.valid & (~beat.first | gone | taken)),
-            moved.eq(data.i.valid & data.i.ready),
-            self.i.ready.eq(moved),
+            data.i.valid.eq(self.i.valid & ~(keeps & beat.first)),
         ]
-        m.d.sync += gone.eq((gone | taken) & ~moved)
+        taken = self.headers.valid & self.headers.ready
+        m.d.sync += [keeps.eq((keeps | fresh & moved) & ~taken), gone.eq((gone | fresh & taken) & ~moved)]
+        with m.If(fresh):
+            m.d.sync += kept.eq(beat.header)
         return m

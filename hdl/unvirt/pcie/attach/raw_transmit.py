@@ -21,8 +21,10 @@ class RawTransmit(wiring.Component):
     """Merges posted writes, reads and completions into one stream.
 
     A TLP is begun when the link partner has credits for it and, for reads and completions, when the posted write it must not pass has gone; then it
-    is sent whole. The kinds take turns. One beat per cycle, and no gap between TLPs but between completions. The data
-    of a posted write waits one cycle in registers, so that the next header is seen meanwhile. Headers below 4 GiB have three DWs.
+    is sent whole. The kinds take turns, but of a write and a read that both may go, the one goes whose kind has moved less: so a link that is
+    full carries as much of the frames received as of those to send, whatever their size. One beat per cycle, and no gap between TLPs but between
+    completions. The data of a posted write waits one cycle in registers, so that the next header is seen meanwhile. Headers below 4 GiB have three
+    DWs.
 
     Members
     -------
@@ -100,13 +102,14 @@ class RawTransmit(wiring.Component):
             gates[2].open & allowed[3],
             message & allowed[4]))
 
+        may = self._elaborate_share(m, can, headers, taken, pick)
         # The kind that waited longest goes first among those that may.
         last = Signal(range(5))
         with m.Switch(last):
             for value in range(5):
                 with m.Case(value):
                     for step in range(5, 0, -1):
-                        with m.If(can[(value + step) % 5]):
+                        with m.If(may[(value + step) % 5]):
                             m.d.comb += pick.eq((value + step) % 5)
 
         dws = [Signal(32, name=f"dw{i}") for i in range(4)]
@@ -175,6 +178,27 @@ class RawTransmit(wiring.Component):
     def _take(self, m, sources, kind):
         """Return the assignments that take a beat from the source being sent."""
         return [source.ready.eq(kind == number) for number, source in enumerate(sources)]
+
+    def _elaborate_share(self, m, can, headers, taken, pick):
+        """Return who may go of those that can: of writes and reads only the one that has moved less."""
+        # DWs written less DWs read, as far as it is remembered: two of the longest reads.
+        balance = Signal(signed(9))
+        change, after = Signal(signed(12)), Signal(signed(13))
+        with m.If(pick == _POSTED):
+            m.d.comb += change.eq(headers[_POSTED].length)
+        with m.Elif(pick == _NONPOSTED):
+            # A quarter off: for what only tells where data lies, of which frames in both directions need some.
+            m.d.comb += change.eq((headers[_NONPOSTED].length >> 2) - headers[_NONPOSTED].length)
+        m.d.comb += after.eq(balance + change)
+        with m.If(taken):
+            m.d.sync += balance.eq(Mux(after > 255, 255, Mux(after < -256, -256, after)))
+        with m.If(self.clear):
+            m.d.sync += balance.eq(0)
+        may = Signal(5)
+        m.d.comb += may.eq(can)
+        with m.If(can[_POSTED] & can[_NONPOSTED]):
+            m.d.comb += [may[_POSTED].eq(balance <= 0), may[_NONPOSTED].eq(balance > 0)]
+        return may
 
     def _elaborate_credits(self, m, headers, taken, pick):
         """Count what was used against the limits [PCIe 2.6.1.2]; return what may go, by kind."""

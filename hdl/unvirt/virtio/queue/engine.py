@@ -39,11 +39,14 @@ from .sink import Sink, SinkPacket
 from .source_service import SourceService
 from .used import UsedWriter
 
-__all__ = ["CONFIG_PORTS", "QueueEngine"]
+__all__ = ["CONFIG_PORTS", "USED_WRITES", "QueueEngine"]
 
 CONFIG_PORTS = 7
 """Readers of the queue configuration rows: available side, ring parser, walker, used writer, decision, queue reset, coalescer."""
 
+USED_WRITES = 1
+"""Which of the engine's writes are those of used rings: they should go behind the others, so that they tell of more at once, and ahead of them while
+``writes_urgent``."""
 
 _PATIENCE = 16
 """Completion timeouts that a suspension may take: what it waits for beside reads is a MAC."""
@@ -77,6 +80,8 @@ class QueueEngine(wiring.Component):
         Clients of the read engine.
     writes : ``Out(stream.Signature(WriteBeat)).array(4)``
         Used flags, used ring, sink data, answers to requests.
+    writes_urgent : ``Out(1)``
+        Used elements have waited long enough, or are many. What is written for them then takes two of three cycles at most.
     source_packets, source_word, source_data, source_next_of, source_next, source_free :
         The source service: packets in the transmit buffer and access to it.
     requests, responses :
@@ -117,6 +122,7 @@ class QueueEngine(wiring.Component):
             "meta": Out(self._fetch.signature.members["client"].signature),
             "data": Out(self._source.signature.members["client"].signature),
             "writes": Out(stream.Signature(WriteBeat(width))).array(3 + self._has_requests),
+            "writes_urgent": Out(1),
             "source_packets": Out(stream.Signature(SourcePacket(config.rows, granules))),
             "source_word": In(range(config.tx_buffer_size * 8 // width)),
             "source_data": Out(width),
@@ -270,7 +276,8 @@ class QueueEngine(wiring.Component):
         connect(m, decision.interrupts, flipped(transport.interrupts))
         m.d.comb += decision.msix_enable.eq(self.msix_enable)
         connect(m, fetch.flags, flipped(self.writes[0]))
-        connect(m, used.writes, flipped(self.writes[1]))
+        connect(m, used.writes, flipped(self.writes[USED_WRITES]))
+        m.d.comb += self.writes_urgent.eq(used.urgent)
         connect(m, sink.writes, flipped(self.writes[2]))
         return m
 

@@ -21,7 +21,7 @@ def UsedPortSignature(rows):
     """The elements of the input whose turn it is, as a writer sees them.
 
     ``waiting``: there is an ``element``; ``take`` removes it. ``begin``: a burst may begin, for a group is complete, or fills the queue.
-    ``pass_on``: it is the next input's turn.
+    ``pass_on``: it is the next input's turn. ``done``: nothing that was taken before this cycle is left to be written.
     """
     return wiring.Signature({
         "element": In(UsedElement(rows)),
@@ -29,6 +29,7 @@ def UsedPortSignature(rows):
         "begin": In(1),
         "take": Out(1),
         "pass_on": Out(1),
+        "done": Out(1),
     })
 
 
@@ -42,6 +43,8 @@ class UsedInputs(wiring.Component):
     -------
     elements : ``In(stream.Signature(UsedElement)).array(inputs)``
     port : ``In(UsedPortSignature)``
+    crowded : ``Out(1)``
+        An input has ``BURST // 4`` elements and more.
     empty : ``Out(1)``
         No input has an element.
     mark : ``In(2)``, passed : ``Out(2)``
@@ -54,6 +57,7 @@ class UsedInputs(wiring.Component):
         super().__init__({
             "elements": In(stream.Signature(UsedElement(rows))).array(inputs),
             "port": In(UsedPortSignature(rows)),
+            "crowded": Out(1),
             "empty": Out(1),
             "mark": In(MARKS),
             "passed": Out(MARKS),
@@ -77,13 +81,14 @@ class UsedInputs(wiring.Component):
                 with m.Case(number):
                     m.d.comb += [self.port.element.eq(queue.o.payload), self.port.waiting.eq(queue.o.valid),
                                  self.port.begin.eq(begins[number]), queue.o.ready.eq(self.port.take)]
+        m.d.sync += self.crowded.eq(Cat(queue.level >= BURST // 4 for queue in queues).any())
         m.d.comb += self.empty.eq(~Cat(queue.o.valid for queue in queues).any())
         # Who begins keeps the mark until it falls.
         whose, mark, marked, passed = Signal(range(MARKS)), Signal(), Signal(), Signal()
         m.d.comb += [mark.eq(self.mark.bit_select(whose, 1)), self.passed.eq(passed << whose)]
         with m.If(~mark):
             m.d.sync += whose.eq(~whose)
-        # What is ahead of the mark is taken, and then its burst ends.
+        # What is ahead of the mark is taken, then its burst ends, then it is written.
         m.d.sync += marked.eq(mark)
         before = []
         for number, queue in enumerate(queues):
@@ -94,7 +99,11 @@ class UsedInputs(wiring.Component):
             with m.Elif(get & (ahead != 0)):
                 m.d.sync += ahead.eq(ahead - 1)
             before.append(ahead)
-        m.d.sync += passed.eq(mark & marked & (passed | (self.port.pass_on & (Cat(before) == 0))))
+        gathered = Signal()
+        m.d.sync += [
+            gathered.eq(mark & marked & (gathered | (self.port.pass_on & (Cat(before) == 0)))),
+            passed.eq(mark & marked & (passed | (gathered & self.port.done))),
+        ]
         # An input with bursts of one element gets as many elements as one with long bursts.
         begins_again, served = Signal(), Signal(range(BURST + 1))
         m.d.comb += begins_again.eq(self.port.waiting & self.port.begin & (served < BURST // 2))

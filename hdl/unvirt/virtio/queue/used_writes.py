@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Bursts of used elements on their way to the write engine, while the next one is being gathered."""
+
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...pcie.dma import WriteBeat
+from .contract import Published
+from .used_inputs import BURST
+
+__all__ = ["UsedBurst", "UsedBurstPortSignature", "UsedWrites"]
+
+_PATIENCE = 8192
+"""Bits that go by while a write waits for a busy write engine and more elements gather behind it: about ten of the shortest frames."""
+
+
+class UsedBurst(data.StructLayout):
+    """One write of used elements: ``length`` bytes from ``base + offset`` on.
+
+    With ``publish`` it ends what becomes visible together, and ``published`` tells of it; in the split ring ``published.place`` is written behind it.
+    """
+
+    def __init__(self, rows):
+        super().__init__({"base": 64, "offset": 20, "length": 10, "publish": 1, "published": Published(rows)})
+
+
+def UsedBurstPortSignature(rows):
+    """What makes a burst, as its maker sees it.
+
+    ``put``: 64 bits of ``content`` are its next ones, or with ``replace`` its last ones; only with ``room``, unless they replace. ``give``: what was
+    put is a ``burst``, and the next begins; only while ``free``.
+    """
+    return wiring.Signature({
+        "content": Out(64),
+        "put": Out(1),
+        "replace": Out(1),
+        "room": In(1),
+        "burst": Out(UsedBurst(rows)),
+        "give": Out(1),
+        "free": In(1),
+    })
+
+
+class UsedWrites(wiring.Component):
+    """Writes one burst while the contents of the next are put behind it.
+
+    **Latency**: one cycle from ``give`` to the first beat. **Throughput**: a burst takes its beats, one for its index, and one to be told of.
+    **Ordering**: elements, index, then ``published``, each after the one before was accepted by the write engine, which keeps their order on
+    the link. **Reset**: only with the device; a burst given is always written. What was put and not given is forgotten by ``forget``.
+
+    Parameters
+    ----------
+    data_width, rows : int
+
+    Members
+    -------
+    packed : ``In(1)``
+        Contents are every other 64 bits of a write, the others zero: second halves of descriptors; constant except while everything is quiet.
+    forget : ``In(1)``
+    port : ``In(UsedBurstPortSignature)``
+    writes : ``Out(stream.Signature(WriteBeat))``
+    published : ``Out(stream.Signature(Published))``
+    urgent : ``Out(1)``
+        A burst has waited for 8192 / ``data_width`` cycles, or its index is all that is left.
+    done : ``Out(1)``
+        There is no burst, or the only one ends in this cycle.
+    idle : ``Out(1)``
+        There is no burst.
+    """
+
+    def __init__(self, *, data_width, rows):
+        self._data_width = data_width
+        self._rows = rows
+        super().__init__({
+            "packed": In(1),
+            "forget": In(1),
+            "port": In(UsedBurstPortSignature(rows)),
+            "writes": Out(stream.Signature(WriteBeat(data_width))),
+            "published": Out(stream.Signature(Published(rows))),
+            "urgent": Out(1),
+            "done": Out(1),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        width = self._data_width
+        lanes = max(1, width // 64)                # contents in a word of the memory, half as many of a packed ring
+        lane_bits, words = lanes.bit_length() - 1, BURST // max(1, lanes // 2)
+        word_bits = words.bit_length() - 1
+        m.submodules.cells = cells = memory.Memory(shape=64 * lanes, depth=words, init=[])
+        write, read = cells.write_port(granularity=64), cells.read_port(domain="comb")
+        port = self.port
+
+        # Positions in 64 bits: where the next contents go, where those of this burst began; words are read one after the other.
+        position, start = Signal(word_bits + lane_bits + 1), Signal(word_bits + lane_bits + 1)
+        reading = Signal(word_bits + 1)
+        # One of a packed ring takes two lanes, if there are.
+        step = 1 + (self.packed if lanes > 1 else 0)
+        into = Signal.like(position)
+        m.d.comb += [
+            into.eq(Mux(port.replace, position - step, position)),
+            write.addr.eq(into[lane_bits:-1]),
+            write.data.eq(port.content.replicate(lanes)),
+            write.en.eq(Mux(port.put, 1 << into[:lane_bits] if lanes > 1 else 1, 0)),
+            read.addr.eq(reading[:-1]),
+            port.room.eq((position[lane_bits:] - reading)[:word_bits + 1] != words),
+        ]
+        behind = Signal.like(position)             # what is put in this cycle
+        m.d.comb += behind.eq(position + Mux(port.put & ~port.replace, step, 0))
+        m.d.sync += position.eq(behind)
+        with m.If(port.give):
+            # The next burst begins in a word of its own.
+            following = Signal.like(position)
+            m.d.comb += following.eq((((behind + (lanes - 1)) >> lane_bits) << lane_bits)[:len(position)])
+            m.d.sync += [position.eq(following), start.eq(following)]
+        with m.If(self.forget):
+            m.d.sync += position.eq(start)
+
+        burst = Signal(UsedBurst(self._rows))
+        beat = Signal(range(BURST * 128 // width + 1))
+        is_content, ends_word = self._layout(beat)
+        word = read.data.word_select(beat[0], 32) if width == 32 else read.data
+        if lanes > 1:
+            word = Cat(word.word_select(lane, 64) & (~self.packed).replicate(64) if lane & 1 else word.word_select(lane, 64) for lane in range(lanes))
+        out = self.writes.payload
+        index = Signal()
+        bytes_per_beat = width // 8
+        m.d.comb += [
+            self.published.payload.eq(burst.published),
+            out.header.address.eq(burst.base + Mux(index, 2, burst.offset)),
+            out.header.length.eq(Mux(index, 2, burst.length)),
+            out.data.eq(Mux(index, burst.published.place, Mux(is_content, word, 0))),
+            out.first.eq(index | (beat == 0)),
+            out.last.eq(index | ((beat + 1) * bytes_per_beat >= burst.length)),
+            out.empty.eq(Mux(index, bytes_per_beat - 2,
+                             Mux(out.last, ((beat + 1) * bytes_per_beat - burst.length)[:len(out.empty)], 0))),
+            port.free.eq(self.done),
+        ]
+        with m.If(port.give):
+            m.d.sync += burst.eq(port.burst)
+
+        waited = Signal(range(_PATIENCE // width + 1))
+        m.d.comb += self.urgent.eq(index | waited[-1])
+        with m.FSM(name="used_writes"):
+            with m.State("IDLE"):
+                m.d.sync += waited.eq(0)
+                m.d.comb += [self.idle.eq(1), self.done.eq(1)]
+                with m.If(port.give):
+                    m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += self.writes.valid.eq(1)
+                m.d.sync += waited.eq(waited + ~waited[-1])
+                with m.If(self.writes.ready):
+                    m.d.sync += [beat.eq(beat + 1), reading.eq(reading + ends_word)]
+                    with m.If(out.last):
+                        m.d.sync += beat.eq(0)
+                        m.next = "INDEX"
+                        with m.If(~burst.publish):
+                            m.next = "IDLE"
+                        with m.Elif(self.packed):
+                            m.next = "PUBLISH"
+            with m.State("INDEX"):
+                m.d.comb += [index.eq(1), self.writes.valid.eq(1)]
+                with m.If(self.writes.ready):
+                    m.next = "PUBLISH"
+            with m.State("PUBLISH"):
+                m.d.sync += waited.eq(0)
+                m.d.comb += [self.published.valid.eq(1), self.done.eq(self.published.ready)]
+                with m.If(self.published.ready):
+                    m.next = "IDLE"
+                    with m.If(port.give):
+                        m.next = "WRITE"
+        return m
+
+    def _layout(self, beat):
+        """Return whether a beat has contents, and whether it is the last one of its word of the memory."""
+        if self._data_width == 32:
+            is_content = ~self.packed | ~beat[1]
+            return is_content, is_content & beat[0]
+        if self._data_width == 64:
+            is_content = ~self.packed | ~beat[0]
+            return is_content, is_content
+        return Const(1), Const(1)
