@@ -9,6 +9,8 @@ from unvirt.virtio.queue.coalescer import Coalescer
 
 ROWS, MICROSECOND = 8, 20
 LATE = MICROSECOND + 4 * ROWS       # a tick and a sweep, in which half of the cycles may go to publications
+MOST = 200_000
+"""Cycles that no test takes."""
 
 
 class Rig:
@@ -35,6 +37,7 @@ class Rig:
             if answer_valid:
                 self.answers.append((answer.packets, answer.microseconds))
             self.cycle += 1
+            assert self.cycle < MOST, "not through in time"
 
     async def publish(self, ctx, row, *, packets=1, count=1, place=0):
         port = self.dut.published

@@ -17,6 +17,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, ReadClientSignature
+from ...stream.buffer import SkidBuffer
 from ...stream.free_list import FreeList
 from ..contract import row_width
 from .answers import LineAnswers, SmallAnswers
@@ -143,22 +144,17 @@ class MetaReader(wiring.Component):
     def _elaborate_issue(self, m, pools, first, walks):
         """Pick a request round robin, take a context, hand the piece on; return what begins: its kind, context and record."""
         record = Signal(LineRecord(self._rows))
-        piece = self.client.requests
-        # A slot for one piece, so that picking never depends on the engine's ready.
-        held = Signal(piece.payload.shape())
-        held_valid = Signal()
-        m.d.comb += [piece.payload.eq(held), piece.valid.eq(held_valid)]
-        free = Signal()
-        m.d.comb += free.eq(~held_valid | piece.ready)
-        with m.If(piece.ready):
-            m.d.sync += held_valid.eq(0)
+        # Picking never depends on the engine's ready.
+        m.submodules.pieces = pieces = SkidBuffer(self.client.requests.payload.shape())
+        connect(m, pieces.o, flipped(self.client.requests))
+        piece, free = pieces.i.payload, pieces.i.ready
 
         requests = [self.index_reads, self.flag_reads, self.ring_reads, self.descriptor_reads,
                     *([self.requests.reads] if self._request_contexts else []), self.walk_reads]
         kinds = len(requests)
         can = Signal(kinds)
         tail = Signal()          # the second part of a walk read that crosses a 128-byte line waits
-        tail_piece = Signal(piece.payload.shape())
+        tail_piece = Signal(piece.shape())
         m.d.comb += can.eq(Cat(*(request.valid & pool.alloc.valid
                                  for request, pool in zip(requests, pools)),
                                self.walk_reads.valid))
@@ -178,57 +174,60 @@ class MetaReader(wiring.Component):
         self._more_set, self._more_clear = Signal(walks), Signal(walks)
         m.d.sync += more.eq((more & ~self._more_clear) | self._more_set)
 
+        m.d.comb += pieces.i.valid.eq(can.any() | tail)
         with m.If(free & tail):
-            m.d.sync += [held.eq(tail_piece), held_valid.eq(1), tail.eq(0)]
+            m.d.sync += tail.eq(0)
         with m.If(picked):
-            m.d.sync += [last.eq(pick), held_valid.eq(1)]
+            m.d.sync += last.eq(pick)
         context = Signal(range(self._contexts))
         for number, request in enumerate(requests):
             m.d.comb += request.ready.eq(picked & (pick == number))
-        with m.If(picked):
-            with m.Switch(pick):
-                for number in range(len(pools)):
-                    request = requests[number].payload
-                    with m.Case(number):
-                        small = number < 2
-                        m.d.comb += [
-                            context.eq(pools[number].alloc.payload + first[number]),
-                            pools[number].alloc.ready.eq(1),
-                            record.row.eq(request.row),
-                        ]
-                        if not small:
-                            m.d.comb += [record.position.eq(request.position), record.count.eq(request.count)]
-                        m.d.sync += [
-                            held.address.eq(request.address),
-                            held.length.eq(Mux(request.wide, 4, 2) if small else request.length),
-                            held.fence.eq(request.fence),
-                            held.handle.eq(context),
-                            held.buffer.eq(context << 7),
-                        ]
-                with m.Case(len(pools)):
-                    request = self.walk_reads.payload
-                    line_left = Signal(8)
-                    split = Signal()
+        with m.Switch(pick):
+            for number in range(len(pools)):
+                request = requests[number].payload
+                with m.Case(number):
+                    small = number < 2
                     m.d.comb += [
-                        line_left.eq(GRANULE_SIZE - request.address[:7]),
-                        split.eq(request.length > line_left),
-                        context.eq(request.walk),
-                        record.count.eq(request.count),
+                        context.eq(pools[number].alloc.payload + first[number]),
+                        pools[number].alloc.ready.eq(picked),
+                        record.row.eq(request.row),
                     ]
+                    if not small:
+                        m.d.comb += [record.position.eq(request.position), record.count.eq(request.count)]
+                    m.d.comb += [
+                        piece.address.eq(request.address),
+                        piece.length.eq(Mux(request.wide, 4, 2) if small else request.length),
+                        piece.fence.eq(request.fence),
+                        piece.handle.eq(context),
+                        piece.buffer.eq(context << 7),
+                    ]
+            with m.Case(len(pools)):
+                request = self.walk_reads.payload
+                line_left = Signal(8)
+                split = Signal()
+                m.d.comb += [
+                    line_left.eq(GRANULE_SIZE - request.address[:7]),
+                    split.eq(request.length > line_left),
+                    context.eq(request.walk),
+                    record.count.eq(request.count),
+                    piece.address.eq(request.address),
+                    piece.length.eq(Mux(split, line_left, request.length)),
+                    piece.fence.eq(0),
+                    piece.handle.eq(request.walk),
+                    piece.buffer.eq(request.walk << 7),
+                ]
+                with m.If(picked):
                     m.d.sync += [
-                        held.address.eq(request.address),
-                        held.length.eq(Mux(split, line_left, request.length)),
-                        held.fence.eq(0),
-                        held.handle.eq(request.walk),
-                        held.buffer.eq(request.walk << 7),
                         tail.eq(split),
                         tail_piece.address.eq(Cat(C(0, 7), (request.address[7:] + 1)[:57])),
                         tail_piece.length.eq((request.length - line_left)[:8]),
                         tail_piece.handle.eq(request.walk),
                         tail_piece.buffer.eq((request.walk << 7) + line_left),
                     ]
-                    with m.If(split):
-                        m.d.comb += self._more_set.eq((1 << request.walk)[:walks])
+                with m.If(picked & split):
+                    m.d.comb += self._more_set.eq((1 << request.walk)[:walks])
+        with m.If(tail):
+            m.d.comb += piece.eq(tail_piece)
         return [picked & (pick == number) for number in range(kinds)], context, record
 
     def _elaborate_answers(self, m, pools, first, begin, walks):
