@@ -10,7 +10,7 @@ from amaranth.asserts import AnyConst, AnySeq
 from amaranth.hdl import Assert, Assume, Cover
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prove import opened, prove, register, state  # noqa: E402
+from prove import opened, opened_inside, prove, register, state  # noqa: E402
 from streams import assert_steady, drive, moves  # noqa: E402
 
 from unvirt.pcie.dma import ReadPiece
@@ -147,7 +147,10 @@ class MetaSpec(Elaboratable):
                      dut.line_free.valid, dut.line_free.context, dut.requests.free.valid, dut.requests.free.context)
         piece = client.requests.payload
         tail_piece = piece.shape()(register(inner, "tail_piece"))
+        pieces = opened_inside(inner, "pieces")
+        spilled = piece.shape()(register(pieces, "spill"))
         m.d.comb += [
+            Assert(~register(pieces, "spill_valid") | in_block(spilled.address, spilled.length, 7)),
             Assert(~client.requests.valid | in_block(piece.address, piece.length, 7)),
             Assert(register(inner, "last") < 6),
             Assert(~register(inner, "tail") | in_block(tail_piece.address, tail_piece.length, 7)),
