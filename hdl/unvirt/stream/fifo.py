@@ -126,7 +126,7 @@ class MemoryQueue(_QueueBase):
 
     def elaborate(self, platform):
         m = Module()
-        # A power of two, so that the pointers wrap by themselves.
+        # A power of two, so that the pointers wrap by themselves; where nobody asks for the level there is no counter.
         address_bits = (self._depth - 1).bit_length()
         # Read into a register of ours, as what is written is never what is being read: a synchronous port would have to show the old value
         # then, for which yosys puts registers and comparators around the block RAM.
@@ -140,9 +140,8 @@ class MemoryQueue(_QueueBase):
         produce = Signal(address_bits + 1)
         consume = Signal(address_bits + 1)
         put, load = Signal(), Signal()
-        # Counted, as the difference of the pointers and the word at the output cost twice as much.
-        m.d.sync += self.level.eq(self.level + put - (self.o.valid & self.o.ready))
         m.d.comb += [
+            self.level.eq((produce - consume)[:address_bits + 1] + self.o.valid),
             self.i.ready.eq(self.level != self._depth),
             put.eq(self.i.valid & self.i.ready),
             load.eq((produce != consume) & (self.o.ready | ~self.o.valid)),
