@@ -166,7 +166,7 @@ def test_fewer_pairs(device):
         assert set(found) <= set(range(pairs)) and sum(map(len, found.values())) == 12
 
 
-@pytest.mark.parametrize("stall", [0, 0.5])
+@pytest.mark.parametrize("stall", [0, 0.5, 0.8])
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
 def test_nothing_is_used_beyond_the_pairs_behind_the_answer(device, wanted, stall):
     """Frames come while the command does, and the link is slow: what went by the old number is used before the command is.
