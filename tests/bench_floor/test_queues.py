@@ -31,15 +31,20 @@ def test_many_queues_are_within_the_limit(library, seed, way, packed):
     assert all(ring.done >= 1600 / PAIRS / 4 for ring in run.rings[way]), "a queue stands still, or gets on much too late"
 
 
+@pytest.mark.parametrize("latency", [0, 250])
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
-def test_reception_beside_full_transmit_queues(library, seed, packed):
-    """Frames that go to eight receive queues in turn are used one by one, those sent in long bursts: both get their share."""
+def test_reception_beside_full_transmit_queues(library, seed, packed, latency):
+    """Frames that go to eight receive queues in turn are used one by one, those sent in long bursts: both get their share of a full link, and
+    neither waits for suppression state, however late the host answers.
+    """
     def measure(period):
         load = Load(ring=QUEUES[PAIRS][1], queues=PAIRS, packed=packed, period=period, transmit=1600, receive=1600)
-        return Session(library("wide", **QUEUES[PAIRS][0]), width=256, seed=seed).run(load)
+        return Session(library("wide", **QUEUES[PAIRS][0]), width=256, seed=seed, latency=latency).run(load)
 
     run, _ = at_highest_rate(measure, Load.frame * 8 / 256)
-    assert cycles_per_packet(run, "rx") < 18 and cycles_per_packet(run, "tx") < 18
+    rates = [cycles_per_packet(run, way) for way in ("rx", "tx")]
+    print("{:.2f} and {:.2f} cycles a packet".format(*rates))
+    assert max(rates) < 8.4
 
 
 @pytest.mark.parametrize("way", ["tx", "rx", "both"])

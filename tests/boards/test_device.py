@@ -14,10 +14,10 @@ def test_rows_cost_memory_only():
     """512 rows instead of 2 cost less than a tenth in LUTs and in flip-flops of the device, all else equal.
 
     It is measured flattened, as it would be used. The queue engine, measured in the run that keeps the hierarchy, is to stay below a tenth as
-    well, which it misses: 11.5 %, of 21,666 LUTs. The list of rows that wait for a suppression read is 65 of the 2,495 that grow.
+    well, which it misses by a little; here it only may not become worse.
     """
     few, many = (measure(preset("default").with_options(rows=rows, control_queue=False)) for rows in (2, 512))
-    most = {"device": (1.10, 1.10), "engine": (1.12, 1.10)}
+    most = {"device": (1.10, 1.10), "engine": (1.11, 1.10)}
     for name, (low, high) in {"device": (few.whole, many.whole), "engine": [run.tree.find(ENGINE).total for run in (few, many)]}.items():
         print(f"{name}: {low.lut} -> {high.lut} LUTs ({high.lut / low.lut - 1:+.1%}), "
               f"{low.ff} -> {high.ff} flip-flops ({high.ff / low.ff - 1:+.1%}), {low.bram} -> {high.bram} block RAMs")

@@ -10,7 +10,7 @@ from amaranth.asserts import AnySeq
 from amaranth.hdl import Assert, Cover
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prove import opened, prove, register  # noqa: E402
+from prove import opened, opened_inside, prove, register  # noqa: E402
 from streams import WatchedWord, assert_steady, drive, moves  # noqa: E402
 
 from unvirt.stream.fifo import MemoryQueue, Queue
@@ -38,6 +38,10 @@ class FifoSpec(Elaboratable):
             Cover((word.held == depth) & word.inside & (word.ahead == depth - 1) & moves(dut.o)),
         ]
 
+        if self._kind is MemoryQueue:
+            empty = inner._named_submodules["words"][0].empty
+            inner = opened_inside(inner, "words")
+            m.d.comb += Assert(empty == (word.held == 0))
         produce, consume = (register(inner, name) if depth > 1 else C(0) for name in ("produce", "consume"))
         cells = inner.submodules.cells
         place = cells.read_port(domain="comb")
@@ -57,6 +61,7 @@ class FifoSpec(Elaboratable):
             m.d.comb += [
                 Assert(~waited | dut.o.valid),
                 place.addr.eq(consume + word.ahead - dut.o.valid),
+                Assert(dut.o.valid | (word.held <= 1)),
                 Assert((produce - consume)[:len(produce)] == word.held - dut.o.valid),
                 Assert(~word.inside | (Mux(dut.o.valid & (word.ahead == 0), dut.o.payload, place.data) == word.value)),
             ]

@@ -64,8 +64,10 @@ class SchedulerSpec(Elaboratable):
     def _add_inside(self, m, dut, inner, watched, owed, others):
         """A row's flag is set just while its number is in the FIFO, once, and in the cycle after it left; what was looked up is what is stored."""
         rows = self._rows
-        queued, queue = inner._named_submodules["queued"][0], inner._named_submodules["fifo"][0]
-        flags, fifo = opened_inside(inner, "queued"), opened_inside(inner, "fifo")
+        queued = inner._named_submodules["queued"][0]
+        flags, in_order = opened_inside(inner, "queued"), opened_inside(inner, "fifo")
+        queue = in_order._named_submodules["entries"][0]
+        fifo = opened_inside(in_order, "entries")
         consume, level = register(fifo, "consume"), queue.level
         set_row, test_row, swept, sweeping = (register(flags, name) for name in ("set_row", "test_row", "swept", "sweeping"))
         visited, ready = register(inner, "visited"), queued.ready

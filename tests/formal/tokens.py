@@ -19,6 +19,8 @@ def token_places(m, pool, depth):
     returned = opened_inside(pool, "returned")
     fresh, fresh_left = register(pool, "fresh"), register(pool, "fresh_left")
     latch = isinstance(component, MemoryQueue)
+    if latch:
+        returned = opened_inside(returned, "words")
     cells = returned.submodules.cells
     entries = []
     for entry in range(cells.depth):
@@ -29,7 +31,8 @@ def token_places(m, pool, depth):
     consume = register(returned, "consume") if depth > 1 else C(0)
     m.d.comb += Assert(~fresh_left | (fresh < depth))
     if latch:
-        m.d.comb += Assert((register(returned, "produce") - consume)[:len(consume)] <= depth)
+        m.d.comb += [Assert((register(returned, "produce") - consume)[:len(consume)] == stored), Assert(component.o.valid | (stored <= 1)),
+                     Assert(component.level <= depth)]
     elif depth > 1:
         ahead = consume + component.level
         m.d.comb += [Assert((consume < depth) & (component.level <= depth)),
@@ -38,7 +41,7 @@ def token_places(m, pool, depth):
     tokens = [(component.o.valid, component.o.payload)] if latch else []
     for step in range(depth):
         place = consume + step
-        place = place[:len(consume) - 1] if latch else Mux(place >= depth, place - depth, place)
+        place = place[:len(consume)] if latch else Mux(place >= depth, place - depth, place)
         tokens.append((step < stored, Array(entries)[place]))
     m.d.comb += [Assert(~there | (token < depth)) for there, token in tokens]
     return [sum([fresh_left & (fresh <= number), *(there & (token == number) for there, token in tokens)]) for number in range(depth)]

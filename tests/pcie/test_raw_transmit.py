@@ -107,3 +107,30 @@ def test_no_cycle_is_lost_between_posted_writes(width):
     assert data == [(number, [number << 16 | word for word in range(2 + number)]) for number in range(1, 13)]
     gaps = cycles[-1] - cycles[0] + 1 - total
     assert gaps == 0, f"{gaps} idle cycles among {total} beats"
+
+
+def read(number, dws):
+    """Return the beat of a read of ``dws`` DWs."""
+    return {"header": {"address": number << 12, "length": dws, "first_be": 0xF, "last_be": 0xF, "tag": number & 0xFF}, "first": 1, "last": 1}
+
+
+@pytest.mark.parametrize("width", [64, 256])
+@pytest.mark.parametrize("written,asked", [(20, 20), (20, 128), (64, 20), (16, 48)])
+def test_writes_and_reads_share_by_what_they_move(width, written, asked):
+    """While both wait, three quarters of the DWs read are as many as are written, whatever the sizes of TLPs; while one waits alone it goes."""
+    dut, beats, number = RawTransmit(data_width=width), [], 120      # fewer than half of the order numbers
+    writes = [beat for count in range(number) for beat in posted(count, written, width // 32)]
+
+    async def settings(ctx):
+        ctx.set(dut.credits.infinite, INFINITE)
+
+    simulate(dut, settings, send(dut.posted, writes), send(dut.nonposted, [read(count, asked) for count in range(number)]),
+             receive(dut.tx, len(writes) + number, beats), background=[watch(dut.tx)])
+    sizes, moved = {0x40: written, 0x00: asked}, {0x40: 0, 0x00: 0}
+    kinds = [kind(tlp) & 0x40 for tlp in tlps(beats)]
+    assert sorted(kinds) == [0x00] * number + [0x40] * number
+    # Until one of them has no more.
+    for what in kinds[:min(len(kinds) - 1 - kinds[::-1].index(other) for other in sizes)]:
+        moved[what] += sizes[what]
+    assert min(moved.values()) > 1000
+    assert 0.75 * moved[0x00] == pytest.approx(moved[0x40], abs=2 * max(sizes.values()))

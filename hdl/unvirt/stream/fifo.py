@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Stream FIFOs: ``Queue`` in distributed RAM, ``MemoryQueue`` in block RAM."""
+"""Stream FIFOs: ``Queue`` in distributed RAM, ``MemoryQueue`` in block RAM, and ``MemoryList``, which never says no."""
 
 from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Queue", "MemoryQueue"]
+__all__ = ["MemoryList", "MemoryQueue", "Queue"]
 
 
 def _check_depth(depth, low):
@@ -100,8 +100,75 @@ class Queue(_QueueBase):
         return m
 
 
+class MemoryList(wiring.Component):
+    """First-word-fall-through FIFO in block RAM for what can never be more than its depth: it takes every beat.
+
+    Latency two cycles, one beat per cycle. No combinational path between ``i`` and ``o``;
+    ``o.payload`` is the output latch of the memory. Reset empties it.
+
+    Parameters
+    ----------
+    shape : shape-like
+        Shape of the payload.
+    depth : int
+        Most entries that there are at a time, at least 2; not necessarily a power of two.
+
+    Members
+    -------
+    i, o : ``In``/``Out(stream.Signature(shape))``
+        Beats in, never refused, and the same beats in order.
+    empty : ``Out(1)``
+        There is none.
+    """
+
+    def __init__(self, shape, depth):
+        Shape.cast(shape)
+        _check_depth(depth, 2)
+        self._shape = shape
+        self._depth = depth
+        super().__init__({
+            "i": In(stream.Signature(shape, always_ready=True)),
+            "o": Out(stream.Signature(shape)),
+            "empty": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        # A power of two, so that the pointers wrap by themselves. With a word at the output the memory is never full, and without one it holds
+        # the word that came in the cycle before at most: the pointers are equal only if there is nothing in it.
+        address_bits = (self._depth - 1).bit_length()
+        # Read into a register of ours, as what is written is never what is being read: a synchronous port would have to show the old value
+        # then, for which yosys puts registers and comparators around the block RAM.
+        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=1 << address_bits, init=[],
+                                                   attrs={"ram_style": "block", "no_rw_check": 1})
+        write = cells.write_port()
+        read = cells.read_port(domain="comb")
+        shown = Signal(self._shape, reset_less=True)
+
+        produce = Signal(address_bits)
+        consume = Signal(address_bits)
+        left = Signal()
+        load = Signal()
+        m.d.comb += [
+            left.eq(produce != consume),
+            self.empty.eq(~left & ~self.o.valid),
+            load.eq(left & (self.o.ready | ~self.o.valid)),
+            write.addr.eq(produce),
+            write.data.eq(self.i.payload),
+            write.en.eq(self.i.valid),
+            read.addr.eq(consume),
+            self.o.payload.eq(shown),
+        ]
+        m.d.sync += produce.eq(produce + self.i.valid)
+        with m.If(load):
+            m.d.sync += [shown.eq(read.data), consume.eq(consume + 1), self.o.valid.eq(1)]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        return m
+
+
 class MemoryQueue(_QueueBase):
-    """First-word-fall-through FIFO in block RAM, for large depths.
+    """First-word-fall-through FIFO in block RAM, for large depths: a :class:`MemoryList` that counts.
 
     Latency two cycles, one beat per cycle. No combinational path between ``i`` and ``o``;
     ``o.payload`` is the output latch of the memory. Reset empties it.
@@ -126,34 +193,12 @@ class MemoryQueue(_QueueBase):
 
     def elaborate(self, platform):
         m = Module()
-        # A power of two, so that the pointers wrap by themselves; where nobody asks for the level there is no counter.
-        address_bits = (self._depth - 1).bit_length()
-        # Read into a register of ours, as what is written is never what is being read: a synchronous port would have to show the old value
-        # then, for which yosys puts registers and comparators around the block RAM.
-        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=1 << address_bits, init=[],
-                                                   attrs={"ram_style": "block", "no_rw_check": 1})
-        write = cells.write_port()
-        read = cells.read_port(domain="comb")
-        shown = Signal(self._shape, reset_less=True)
-
-        # One bit more than an address: a full memory and an empty one differ.
-        produce = Signal(address_bits + 1)
-        consume = Signal(address_bits + 1)
-        put, load = Signal(), Signal()
+        m.submodules.words = words = MemoryList(self._shape, self._depth)
+        wiring.connect(m, words.o, wiring.flipped(self.o))
         m.d.comb += [
-            self.level.eq((produce - consume)[:address_bits + 1] + self.o.valid),
             self.i.ready.eq(self.level != self._depth),
-            put.eq(self.i.valid & self.i.ready),
-            load.eq((produce != consume) & (self.o.ready | ~self.o.valid)),
-            write.addr.eq(produce[:address_bits]),
-            write.data.eq(self.i.payload),
-            write.en.eq(put),
-            read.addr.eq(consume[:address_bits]),
-            self.o.payload.eq(shown),
+            words.i.payload.eq(self.i.payload),
+            words.i.valid.eq(self.i.valid & self.i.ready),
         ]
-        m.d.sync += produce.eq(produce + put)
-        with m.If(load):
-            m.d.sync += [shown.eq(read.data), consume.eq(consume + 1), self.o.valid.eq(1)]
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        m.d.sync += self.level.eq(self.level + words.i.valid - (self.o.valid & self.o.ready))
         return m

@@ -6,7 +6,7 @@ import struct
 from functools import partial
 
 import pytest
-from used_bench import ROWS, Rig, give_batch, groups
+from used_bench import ROWS, Rig, cycles_between_publications, give_batch, groups
 
 from unvirt.virtio.queue.used_inputs import BURST
 
@@ -159,6 +159,61 @@ def test_busy_input_starves_nobody():
         assert rig.seen[1]
 
     rig.run(busy, feed)
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_bursts_of_one(width):
+    """Elements of rows in turn are bursts of one, which take three cycles each while all else is ready."""
+    rig = Rig(width, f"ones {width}", size=256)
+    elements = [(number % 2, number, 60, 0) for number in range(120)]
+    # And one more when the turn passes to the other input and back.
+    assert cycles_between_publications(rig, elements) < 3.1
+
+
+def test_patience():
+    """A write waits 8192 / width cycles before it is urgent, its index not at all; eight elements that wait are urgent at once."""
+    rig = Rig(64, "patience", size=256)
+    dut, held = rig.dut, []
+
+    async def hold(ctx):
+        ctx.set(dut.writes.ready, 0)
+        for number, elements in enumerate(([(1, 7, 60, 0)], [(number % 2, number, 60, 0) for number in range(12)])):
+            task = elements[:]
+            cycles = 0
+            while not ctx.get(dut.urgent):
+                if task and ctx.get(dut.elements[0].ready):
+                    ctx.set(dut.elements[0].payload, dict(zip(("row", "head", "written", "more", "ring_slots"), (*task.pop(0), 1))))
+                    ctx.set(dut.elements[0].valid, 1)
+                else:
+                    ctx.set(dut.elements[0].valid, 0)
+                await ctx.tick()
+                cycles += ctx.get(dut.writes.valid)
+            held.append(cycles)
+            if number:
+                break
+            # What follows an urgent write is as urgent, and then nothing is.
+            ctx.set(dut.elements[0].valid, 0)
+            ctx.set(dut.writes.ready, 1)
+            await ctx.tick()
+            ctx.set(dut.writes.ready, 0)
+            assert ctx.get(dut.urgent) and ctx.get(dut.writes.payload.header.length) == 2
+            await ctx.tick().repeat(20)
+            assert ctx.get(dut.urgent)
+            ctx.set(dut.writes.ready, 1)
+            await ctx.tick()
+            ctx.set(dut.writes.ready, 0)
+            await ctx.tick().repeat(2)
+            assert not ctx.get(dut.urgent)
+
+    async def take(ctx):
+        ctx.set(dut.published.ready, 1)
+
+    async def nobody(ctx):
+        pass
+
+    rig.take_published, rig.driver = take, nobody
+    rig.run(hold, serve=False)
+    assert held[0] == 8192 // 64 + 1 and held[1] < 20, held
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -5,7 +5,7 @@ import struct
 from functools import partial
 
 import pytest
-from used_bench import ROWS, Rig, give_batch, groups
+from used_bench import ROWS, Rig, cycles_between_publications, give_batch, groups
 
 from unvirt.virtio.queue.used_inputs import BURST
 
@@ -141,6 +141,13 @@ def test_bursts(width):
     rig.run(feed)
     rig.check([elements])
     assert rig.bursts.count(BURST) >= 3
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_bursts_of_one(width):
+    """Elements of rows in turn are bursts of one, which take four cycles each while all else is ready."""
+    rig = PackedRig(width, f"ones {width}", size=256)
+    assert cycles_between_publications(rig, [(number % 2, number, 60, 0, 1) for number in range(120)]) < 4.1
 
 
 @pytest.mark.parametrize("number", range(4))

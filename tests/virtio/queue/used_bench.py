@@ -102,7 +102,7 @@ class Rig:
                 last[payload.row] = payload.place
                 self.published.append((payload.row, old, payload.place))
 
-    def run(self, *benches, cycles=40000):
+    def run(self, *benches, cycles=40000, serve=True):
         m = Module()
         m.submodules.dut = self.dut
         m.d.comb += self.dut.packed.eq(self.PACKED)
@@ -117,8 +117,8 @@ class Rig:
 
         for bench in benches:
             simulator.add_testbench(bench)
-        for bench in (self.config, self.driver, self.take_published, watchdog,
-                      partial(self.host.serve, port=self.dut.writes, stall=self.stall)):
+        writes = [partial(self.host.serve, port=self.dut.writes, stall=self.stall)] if serve else []
+        for bench in (self.config, self.driver, self.take_published, watchdog, *writes):
             simulator.add_testbench(bench, background=True)
         simulator.run()
 
@@ -173,3 +173,25 @@ def give_batch(rig, elements):
     rig.run(feed)
     # 0 to 3 by the last of them; 4 may not lie next to that, 5 to 7 may be one again.
     return {slot: elements[last][1:3] for slot, last in ((0, 3), (4, 4), (5, 7))}
+
+
+def cycles_between_publications(rig, elements):
+    """Give elements to input 0 as fast as they are taken; return the mean cycles from one publication to the next, but for the first and last few."""
+    times = []
+
+    async def feed(ctx):
+        await rig.feed(ctx, 0, elements)
+        await rig.until_idle(ctx)
+
+    async def clock(ctx):
+        cycle = 0
+        while len(times) < len(elements):
+            _, _, told = await ctx.tick().sample(rig.dut.published.valid & rig.dut.published.ready)
+            cycle += 1
+            if told:
+                times.append(cycle)
+
+    rig.run(feed, clock)
+    rig.check([elements])
+    steady = times[20:-20]
+    return (steady[-1] - steady[0]) / (len(steady) - 1)

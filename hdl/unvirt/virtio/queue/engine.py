@@ -81,7 +81,7 @@ class QueueEngine(wiring.Component):
     writes : ``Out(stream.Signature(WriteBeat)).array(4)``
         Used flags, used ring, sink data, answers to requests.
     writes_urgent : ``Out(1)``
-        Used elements have waited long enough, or are many. What is written for them then takes two of three cycles at most.
+        Used elements have waited long enough, or are many. What is written for them leaves a cycle behind each burst, in which another write begins.
     source_packets, source_word, source_data, source_next_of, source_next, source_free :
         The source service: packets in the transmit buffer and access to it.
     requests, responses :

@@ -5,12 +5,11 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...stream.fifo import MemoryQueue, Queue
 from ..contract import Notification, QueueConfigPort, row_width
 from ..spec import NO_VECTOR, EventMode
 from .contract import Published, RowDrain
 from .reads import SmallAnswer, SmallRead
-from .rows import RowMemory, Sweep, connect_sweep
+from .rows import RowList, RowMemory, Sweep, connect_sweep
 
 __all__ = ["NotifyDecision"]
 
@@ -105,8 +104,7 @@ class NotifyDecision(wiring.Component):
         answer = Signal(SmallAnswer(self._rows))
         now, found, config = Signal(_DecisionRow), state.read_value[0], self.config.config
         published = Signal(Published(self._rows))
-        kind = Queue if self._rows <= 16 else MemoryQueue
-        m.submodules.waiting = waiting = kind(row_width(self._rows), self._rows)
+        m.submodules.waiting = waiting = RowList(rows=self._rows)
         wanted = Signal()
         again = Signal()
         m.d.comb += [
@@ -142,7 +140,7 @@ class NotifyDecision(wiring.Component):
             m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="notify_decision"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid & ~self.reads.valid & (waiting.level == 0))
+                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid & ~self.reads.valid & waiting.empty)
                 m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload), published.eq(self.published.payload),
                              is_answer.eq(self.answers.valid)]
                 # Answers come before what waits for the place that they free.
@@ -189,7 +187,6 @@ class NotifyDecision(wiring.Component):
                 with m.If(self.interrupts.ready):
                     m.next = "IDLE"
             with m.State("WAIT"):
-                # As deep as there are rows, and a row is in it once at most.
                 m.d.comb += waiting.i.valid.eq(1)
                 m.next = "IDLE"
             with m.State("READ"):

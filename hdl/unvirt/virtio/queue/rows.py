@@ -2,13 +2,14 @@
 """Memory with one entry per virtqueue row: state in block RAM, logic shared."""
 
 from amaranth import *
-from amaranth.lib import memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
+from ...stream.fifo import MemoryList, Queue
 from ..contract import row_width
 
-__all__ = ["RowCount", "RowFlags", "RowMemory", "Sweep", "connect_sweep"]
+__all__ = ["RowCount", "RowFlags", "RowList", "RowMemory", "Sweep", "connect_sweep"]
 
 
 class Sweep(wiring.Signature):
@@ -145,6 +146,38 @@ class RowCount(wiring.Component):
             totals.append(total)
         connect_sweep(m, self.sweep, totals)
         m.d.comb += [self.count[number].eq(totals[0].read_value[1 + number] - totals[1].read_value[1 + number]) for number in range(self._lookups)]
+        return m
+
+
+class RowList(wiring.Component):
+    """Rows in the order in which they came, each at most once; so there is always room. Latency one cycle, with more than 16 rows two.
+
+    Members
+    -------
+    i, o : ``In``/``Out(stream.Signature(row))``
+        Rows in, never refused, and out.
+    empty : ``Out(1)``
+    """
+
+    def __init__(self, *, rows):
+        self._rows = rows
+        row = row_width(rows)
+        super().__init__({
+            "i": In(stream.Signature(row, always_ready=True)),
+            "o": Out(stream.Signature(row)),
+            "empty": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        few = self._rows <= 16
+        m.submodules.entries = entries = (Queue if few else MemoryList)(row_width(self._rows), self._rows)
+        connect(m, entries.o, flipped(self.o))
+        m.d.comb += [
+            entries.i.payload.eq(self.i.payload),
+            entries.i.valid.eq(self.i.valid),
+            self.empty.eq(~entries.o.valid if few else entries.empty),
+        ]
         return m
 
 

@@ -9,9 +9,8 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...stream.fifo import MemoryQueue, Queue
 from ..contract import row_width
-from .rows import RowFlags
+from .rows import RowFlags, RowList
 
 __all__ = ["Scheduler"]
 
@@ -58,8 +57,7 @@ class Scheduler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.queued = queued = RowFlags(rows=self._rows)
-        kind = Queue if self._rows <= 16 else MemoryQueue
-        m.submodules.fifo = fifo = kind(row_width(self._rows), self._rows)
+        m.submodules.fifo = fifo = RowList(rows=self._rows)
 
         row = Signal(row_width(self._rows))
         kicked = Signal()
@@ -76,7 +74,6 @@ class Scheduler(wiring.Component):
         m.d.comb += [
             queued.set_valid.eq(kicked),
             queued.set_row.eq(row),
-            # Never refused: a row is in it once at most.
             fifo.i.valid.eq(queued.set_new),
             self.visits.payload.eq(fifo.o.payload),
             self.visits.valid.eq(fifo.o.valid),

@@ -92,7 +92,7 @@ class SinkScan(wiring.Component):
         Everything behind ``o`` and ``loose`` is done.
     stat_dropped : ``Out(1)``
     idle : ``Out(1)``
-        Draining, and every row was seen empty since the last loose chain.
+        Draining, and the last round over all rows found every one empty.
     """
 
     def __init__(self, config, *, is_sink, size, cut=False):
@@ -226,12 +226,12 @@ class SinkScan(wiring.Component):
             with m.If(hope & ~self.crowded & ~others_wait & ~self.drain & ~doomed & (waited != PATIENCE)):
                 m.next = "WAIT"
 
-        swept_clean = Signal(range(self._rows + 1))   # rows seen empty since the last loose chain
+        swept_clean, loose_since = Signal(), Signal()    # a whole round found nothing; this one has found something
         with m.If(waited != PATIENCE):
             m.d.sync += waited.eq(waited + 1)
         with m.FSM(name="sink_scan"):
             with m.State("IDLE"):
-                m.d.sync += [swept_clean.eq(0), one_row.eq(0)]
+                m.d.sync += [swept_clean.eq(0), loose_since.eq(0), one_row.eq(0)]
                 pick(self.state)
                 with m.If(row_wanted & ~self.drain):
                     m.d.sync += [place.row.eq(resetting.row), one_row.eq(1), row_turn.eq(0)]
@@ -309,15 +309,15 @@ class SinkScan(wiring.Component):
                 m.d.comb += self.order_position.eq(self.state)
                 m.d.sync += position.eq(self.state)
                 with m.If((self.parsed != self.state) & self._is_sink(place.row)):
-                    m.d.sync += swept_clean.eq(0)
+                    m.d.sync += [swept_clean.eq(0), loose_since.eq(1)]
                     m.next = "SWEEP_SLOT"
                 with m.Elif(one_row):
                     m.d.sync += self.row_empty.eq(1)
                     m.next = "IDLE"
                 with m.Else():
                     m.d.sync += place.row.eq(place.row + 1)
-                    with m.If(swept_clean != self._rows):
-                        m.d.sync += swept_clean.eq(swept_clean + 1)
+                    with m.If(place.row.all()):
+                        m.d.sync += [swept_clean.eq(~loose_since), loose_since.eq(0)]
                     m.next = "SWEEP"
             with m.State("SWEEP_SLOT"):
                 m.d.sync += self.loose_walked.eq(self.walked)
@@ -332,5 +332,5 @@ class SinkScan(wiring.Component):
         with m.If(self.drain & (ahead == 0) & self.packet_valid):
             # Nobody scans while draining, and of this one no scan has begun.
             m.d.comb += self.discard.eq(1)
-        m.d.comb += self.idle.eq(self.drain & (swept_clean == self._rows))
+        m.d.comb += self.idle.eq(self.drain & swept_clean)
         return m

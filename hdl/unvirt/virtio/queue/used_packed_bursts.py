@@ -3,13 +3,12 @@
 
 from amaranth import *
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
 
-from ..contract import QueueConfigPort, row_width
+from ..contract import row_width
 from .descriptors import DescriptorFlags
-from .rows import RowMemory, Sweep, connect_sweep
-from .used_inputs import BURST, UsedPortSignature
-from .used_writes import UsedBurstPortSignature
+from .rows import RowMemory, connect_sweep
+from .used_inputs import BURST
+from .used_writes import UsedBurstsSignature
 
 __all__ = ["PackedUsedBursts"]
 
@@ -41,35 +40,17 @@ class PackedUsedBursts(wiring.Component):
     **Latency**: two cycles from an element at ``port`` to its burst, one more if it was another input's turn. **Throughput**: a burst takes a cycle
     for each element and three; while the one before is being written it gathers on.
 
-    With ``discard`` elements vanish, and what was gathered of a burst. ``sweep`` sets a row to its first slot while everything is quiet.
+    Members are those of :func:`~unvirt.virtio.queue.used_writes.UsedBurstsSignature`; ``place`` of what a burst publishes is the slot behind it, and
+    the wrap counter there.
 
     Parameters
     ----------
     rows : int
-
-    Members
-    -------
-    port : ``Out(UsedPortSignature)``
-    config : ``Out(QueueConfigPort)``
-    burst : ``Out(UsedBurstPortSignature)``
-        ``place`` of what it publishes is the slot behind it, and the wrap counter there.
-    in_order : ``In(1)``
-        VIRTIO_F_IN_ORDER was negotiated.
-    discard : ``In(1)``, idle : ``Out(1)``
-    sweep : ``In``
     """
 
     def __init__(self, *, rows):
         self._rows = rows
-        super().__init__({
-            "port": Out(UsedPortSignature(rows)),
-            "config": Out(QueueConfigPort(rows)),
-            "burst": Out(UsedBurstPortSignature(rows)),
-            "in_order": In(1),
-            "discard": In(1),
-            "idle": Out(1),
-            "sweep": In(Sweep(rows)),
-        })
+        super().__init__(UsedBurstsSignature(rows))
 
     def elaborate(self, platform):
         m = Module()

@@ -3,13 +3,12 @@
 
 from amaranth import *
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 
 from ...stream.ring import wrap_sub
-from ..contract import QueueConfigPort, row_width
-from .rows import RowMemory, Sweep, connect_sweep
-from .used_inputs import BURST, UsedPortSignature
-from .used_writes import UsedBurstPortSignature
+from ..contract import row_width
+from .rows import RowMemory, connect_sweep
+from .used_inputs import BURST
+from .used_writes import UsedBurstsSignature
 
 __all__ = ["SplitUsedBursts"]
 
@@ -25,23 +24,11 @@ class SplitUsedBursts(wiring.Component):
     **Latency**: two cycles from an element at ``port`` to its burst, one more if it was another input's turn. **Throughput**: a burst takes a cycle
     for each element and two; while the one before is being written it gathers on.
 
-    With ``discard`` elements vanish, and what was gathered of a burst. ``sweep`` clears the index of a row while everything is quiet.
+    Members are those of :func:`~unvirt.virtio.queue.used_writes.UsedBurstsSignature`; ``place`` of what a burst publishes is the used index.
 
     Parameters
     ----------
     rows : int
-
-    Members
-    -------
-    port : ``Out(UsedPortSignature)``
-    config : ``Out(QueueConfigPort)``
-    burst : ``Out(UsedBurstPortSignature)``
-        ``place`` of what it publishes is the used index.
-    in_order : ``In(1)``
-        VIRTIO_F_IN_ORDER was negotiated.
-    discard : ``In(1)``, idle : ``Out(1)``
-        Nothing is held; a burst that was given is not held any more.
-    sweep : ``In``
 
     Spec
     ----
@@ -50,15 +37,7 @@ class SplitUsedBursts(wiring.Component):
 
     def __init__(self, *, rows):
         self._rows = rows
-        super().__init__({
-            "port": Out(UsedPortSignature(rows)),
-            "config": Out(QueueConfigPort(rows)),
-            "burst": Out(UsedBurstPortSignature(rows)),
-            "in_order": In(1),
-            "discard": In(1),
-            "idle": Out(1),
-            "sweep": In(Sweep(rows)),
-        })
+        super().__init__(UsedBurstsSignature(rows))
 
     def elaborate(self, platform):
         m = Module()

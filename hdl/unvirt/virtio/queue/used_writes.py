@@ -6,10 +6,12 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import WriteBeat
+from ..contract import QueueConfigPort
 from .contract import Published
-from .used_inputs import BURST
+from .rows import Sweep
+from .used_inputs import BURST, UsedPortSignature
 
-__all__ = ["UsedBurst", "UsedBurstPortSignature", "UsedWrites"]
+__all__ = ["UsedBurst", "UsedBurstPortSignature", "UsedBurstsSignature", "UsedWrites"]
 
 _PATIENCE = 8192
 """Bits that go by while a write waits for a busy write engine and more elements gather behind it: about ten of the shortest frames."""
@@ -39,6 +41,34 @@ def UsedBurstPortSignature(rows):
         "burst": Out(UsedBurst(rows)),
         "give": Out(1),
         "free": In(1),
+    })
+
+
+def UsedBurstsSignature(rows):
+    """What gathers used elements into bursts, in either ring format.
+
+    Members
+    -------
+    port : ``Out(UsedPortSignature)``
+    config : ``Out(QueueConfigPort)``
+    burst : ``Out(UsedBurstPortSignature)``
+    in_order : ``In(1)``
+        VIRTIO_F_IN_ORDER was negotiated.
+    discard : ``In(1)``
+        Elements vanish, and what was gathered of a burst.
+    idle : ``Out(1)``
+        Nothing is held; a burst that was given is not held any more.
+    sweep : ``In``
+        Where a row is, is forgotten, while everything is quiet.
+    """
+    return wiring.Signature({
+        "port": Out(UsedPortSignature(rows)),
+        "config": Out(QueueConfigPort(rows)),
+        "burst": Out(UsedBurstPortSignature(rows)),
+        "in_order": In(1),
+        "discard": In(1),
+        "idle": Out(1),
+        "sweep": In(Sweep(rows)),
     })
 
 
