@@ -140,6 +140,16 @@ if [ -n "$DOWNLOAD" ]; then
     wget -q -T 120 -O /tmp/file http://$PEER:$PORT$DOWNLOAD || fail "the download failed"
     say "download $(wc -c </tmp/file) $(sha256sum /tmp/file | cut -d' ' -f1) $before $(uptime)"
 fi
+# A closing connection sends a moment longer; more so after segments that were sent twice, as on a busy computer.
+packets=
+tries=0
+while [ $tries -lt 20 ]; do
+    before=$packets
+    packets="$(cat $device/statistics/rx_packets $device/statistics/tx_packets 2>/dev/null)"
+    [ "$packets" = "$before" ] && break
+    sleep 0.2
+    tries=$((tries + 1))
+done
 for counter in rx_packets rx_bytes rx_errors tx_packets tx_bytes tx_errors; do
     set -- "$@" $counter=$(cat $device/statistics/$counter 2>/dev/null)
 done
