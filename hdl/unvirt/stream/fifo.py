@@ -5,6 +5,8 @@ from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .ram import read_settled, settled_memory
+
 __all__ = ["MemoryList", "MemoryQueue", "Queue"]
 
 
@@ -137,13 +139,8 @@ class MemoryList(wiring.Component):
         # A power of two, so that the pointers wrap by themselves. With a word at the output the memory is never full, and without one it holds
         # the word that came in the cycle before at most: the pointers are equal only if there is nothing in it.
         address_bits = (self._depth - 1).bit_length()
-        # Read into a register of ours, as what is written is never what is being read: a synchronous port would have to show the old value
-        # then, for which yosys puts registers and comparators around the block RAM.
-        m.submodules.cells = cells = memory.Memory(shape=self._shape, depth=1 << address_bits, init=[],
-                                                   attrs={"ram_style": "block", "no_rw_check": 1})
+        m.submodules.cells = cells = settled_memory(self._shape, 1 << address_bits)
         write = cells.write_port()
-        read = cells.read_port(domain="comb")
-        shown = Signal(self._shape, reset_less=True)
 
         produce = Signal(address_bits)
         consume = Signal(address_bits)
@@ -156,12 +153,13 @@ class MemoryList(wiring.Component):
             write.addr.eq(produce),
             write.data.eq(self.i.payload),
             write.en.eq(self.i.valid),
-            read.addr.eq(consume),
-            self.o.payload.eq(shown),
         ]
+        # What is written is never what is being read.
+        read = read_settled(m, cells, enable=load)
+        m.d.comb += [read.addr.eq(consume), self.o.payload.eq(read.data)]
         m.d.sync += produce.eq(produce + self.i.valid)
         with m.If(load):
-            m.d.sync += [shown.eq(read.data), consume.eq(consume + 1), self.o.valid.eq(1)]
+            m.d.sync += [consume.eq(consume + 1), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

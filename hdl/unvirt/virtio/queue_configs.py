@@ -5,6 +5,7 @@ from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.ram import read_settled, settled_memory
 from .contract import QueueConfigPort, row_width
 
 __all__ = ["QueueConfigs"]
@@ -12,6 +13,9 @@ __all__ = ["QueueConfigs"]
 # 32-bit banks in the order of QueueConfig: addresses as halves, then size and vector, then enable.
 _BANKS = ("desc_low", "desc_high", "driver_low", "driver_high", "device_low", "device_high",
           "size_vector", "enabled")
+
+# These are only written while their queue is not enabled, so that nobody reads what is being written. A vector changes at any time.
+_QUIET = _BANKS[:6]
 
 
 class QueueConfigs(wiring.Component):
@@ -51,8 +55,9 @@ class QueueConfigs(wiring.Component):
         m.d.sync += bank.eq(self.bank)
         words = []
         for number, name in enumerate(_BANKS):
-            m.submodules[name] = cells = memory.Memory(shape=32, depth=max(2, self._rows), init=[],
-                                                       attrs={"ram_style": "block"})
+            quiet, depth = name in _QUIET, max(2, self._rows)
+            cells = settled_memory(32, depth) if quiet else memory.Memory(shape=32, depth=depth, init=[], attrs={"ram_style": "block"})
+            m.submodules[name] = cells
             write = cells.write_port(granularity=8)
             own = cells.read_port(transparent_for=(write,))
             m.d.comb += [
@@ -64,7 +69,7 @@ class QueueConfigs(wiring.Component):
                 m.d.comb += self.read_data.eq(own.data)
             words.append([])
             for port in self.ports:
-                read = cells.read_port()
+                read = read_settled(m, cells) if quiet else cells.read_port()
                 m.d.comb += read.addr.eq(port.row)
                 words[-1].append(read.data)
         for index, port in enumerate(self.ports):

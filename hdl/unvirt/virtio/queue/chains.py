@@ -14,6 +14,7 @@ from amaranth.utils import exact_log2
 
 from ...stream.flags import FlagTable
 from ...stream.free_list import FreeList
+from ...stream.ram import read_settled, settled_memory
 from ..contract import row_width
 from .contract import GROUP_SEGMENTS, ChainPortSignature, ChainRecord, Segment
 from .rows import RowMemory, Sweep, connect_sweep
@@ -125,9 +126,10 @@ class ChainStore(wiring.Component):
         connect_sweep(m, self.sweep, (parsed,))
         consumers = (self.issue, self.retire, self.sink, self.request)
 
-        def table(name, width, depth, readers, domain="sync"):
-            m.submodules[name] = cells = memory.Memory(shape=width, depth=depth, init=[])
-            return cells.write_port(), [cells.read_port(domain=domain) for _ in range(readers)]
+        # All are written before a look-up that tells of it (of `parsed`, `walked` or another chain) leads anyone to read them.
+        def table(name, width, depth, readers):
+            m.submodules[name] = cells = settled_memory(width, depth, block=False)
+            return cells.write_port(), [read_settled(m, cells) for _ in range(readers)]
 
         # Order: slot of a position; positions in flight never exceed the window.
         window_bits = (self._window - 1).bit_length()
@@ -138,8 +140,8 @@ class ChainStore(wiring.Component):
         segment_write, segment_reads = table("segment", Segment.as_shape().size,
                                              self._groups * GROUP_SEGMENTS, 3)
         # Linked by the walker only; the reader in `release` follows the list of a chain that goes.
-        link_write, link_reads = table("link", (self._groups - 1).bit_length(), self._groups, 4,
-                                       domain="comb")
+        m.submodules.link = links = memory.Memory(shape=(self._groups - 1).bit_length(), depth=self._groups, init=[])
+        link_write, link_reads = links.write_port(), [links.read_port(domain="comb") for _ in range(4)]
 
         add = self.add.payload
         adding = Signal()

@@ -6,6 +6,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...pcie.dma import LaneWriteSignature
+from ...stream.ram import read_settled, settled_memory
 
 __all__ = ["LaneMemory", "GranulePool", "GranuleChain"]
 
@@ -14,7 +15,7 @@ class LaneMemory(wiring.Component):
     """Byte lanes of block RAM with one write port of two word addresses and one read port.
 
     A rotated beat may straddle two words: each lane writes at the low or the high address. Reads are
-    synchronous: ``read_word`` of one cycle gives ``read_data`` in the next.
+    synchronous: ``read_word`` of one cycle gives ``read_data`` in the next, undefined where a lane is written meanwhile.
 
     Parameters
     ----------
@@ -38,10 +39,8 @@ class LaneMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for lane in range(self._data_width // 8):
-            cells = memory.Memory(shape=8, depth=self._size * 8 // self._data_width, init=[],
-                                  attrs={"ram_style": "block"})
-            m.submodules[f"lane{lane}"] = cells
-            write, read = cells.write_port(), cells.read_port()
+            m.submodules[f"lane{lane}"] = cells = settled_memory(8, self._size * 8 // self._data_width)
+            write, read = cells.write_port(), read_settled(m, cells)
             m.d.comb += [
                 write.addr.eq(Mux(self.write.high[lane],
                                   self.write.address_high, self.write.address_low)),

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The second half of an event of a packed ring: which lines to read next, and the state goes back to memory.
+
+    tasks --> flags --> plan <--> reads of lines --> store --> again
+"""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...pcie.dma import WriteBeat
+from ...stream.ring import wrap_sub
+from ..contract import QueueConfig, row_width
+from ..spec import EventMode
+from .contract import RowDrain
+from .packed_lines import LINES
+from .reads import LineRead
+from .slots import SlotBudget
+
+__all__ = ["AHEAD", "PackedPlan", "PackedRow", "PackedTask"]
+
+AHEAD = LINES - 1
+"""Most lines of a row under way."""
+
+_LINE = 8
+"""Descriptors in a line of 128 bytes."""
+
+
+class PackedRow(data.Struct):
+    """State of a row on the available side; all zero after a reset."""
+
+    slot:     15     # next descriptor to look at
+    lap:      1      # complement of the wrap counter there
+    flight:   8      # descriptors from `slot` on that were requested
+    position: 16     # of the next chain
+    asked:    4      # lines requested, modulo LINES
+    taken:    4      # of them looked at
+    dropped:  4      # of those under way, the oldest that mean nothing any more
+    ahead:    4      # lines that may be under way beside one
+    going:    1      # there may be more to see
+    stale:    1      # a doorbell came while lines were under way
+    silent:   1      # the driver does not notify: it was told so, or its event lies behind
+    looking:  1      # a line is being looked at
+    open:     1      # at `slot` lies a chain whose end is not known yet
+    fence:    1      # the next read goes behind the writes before it
+
+
+class PackedTask(data.StructLayout):
+    """A row as an event has left it."""
+
+    def __init__(self, rows):
+        super().__init__({
+            "row": row_width(rows),
+            "now": PackedRow,
+            "config": QueueConfig,
+            "kicked": 1,                 # nothing was under way for it
+            "turn": 1,                   # it came because it was its turn
+            "write": 1,                  # tell the driver `mode`
+            "mode": EventMode,
+        })
+
+
+class PackedPlan(wiring.Component):
+    """Reads what a row may have, then stores its state.
+
+    A task takes two cycles, each read three more, and what its requests wait. The next one is taken as it is stored. Reads go only where a context is
+    free, so that no row waits here for what another holds; and while rows wait in the scheduler, only for the row whose turn it is: all others go to
+    its tail.
+
+    Parameters
+    ----------
+    data_width, rows, slots, window : int
+
+    Members
+    -------
+    tasks : ``In(stream.Signature(PackedTask))``
+    busy, row : ``Out``
+        A task of ``row`` is at hand: what is stored of this row is old.
+    stored : ``Out(1)``, value : ``Out(PackedRow)``, coming : ``Out(1)``
+        The state of ``row`` is to be stored, and whether there may be more to come of it.
+    event_idx, drain, hold, row_drain, row_clean, others, reads, room_row, room, context_free, contexts_free, again, flags, retired_row, retired,
+    free_slots, unused, added :
+        As in :class:`~unvirt.virtio.queue.packed.PackedController`.
+    """
+
+    def __init__(self, *, data_width, rows, slots, window):
+        self._data_width = data_width
+        self._rows = rows
+        self._slots = slots
+        self._window = window
+        width = row_width(rows)
+        super().__init__({
+            "tasks": In(stream.Signature(PackedTask(rows))),
+            "busy": Out(1),
+            "row": Out(width),
+            "stored": Out(1),
+            "value": Out(PackedRow),
+            "coming": Out(1),
+            "event_idx": In(1),
+            "drain": In(1),
+            "hold": In(1),
+            "row_drain": In(RowDrain(rows)),
+            "row_clean": Out(1),
+            "others": In(1),
+            "reads": Out(stream.Signature(LineRead(rows))),
+            "room_row": Out(width),
+            "room": In(1),
+            "context_free": In(1),
+            "contexts_free": In(1),
+            "again": Out(stream.Signature(width)),
+            "flags": Out(stream.Signature(WriteBeat(data_width))),
+            "retired_row": Out(width),
+            "retired": In(16),
+            "free_slots": In(range(slots + 1)),
+            "unused": In(7),
+            "added": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.budget = budget = SlotBudget(slots=self._slots)
+        task = Signal(PackedTask(self._rows))
+        row, now, config = task.row, task.now, task.config
+        held, start = Signal(16), Signal(16)       # start: first descriptor that was not requested
+        count = Signal(range(_LINE + 1))
+        under_way = Signal(4)
+        wanted = Signal()
+        crowded, gives_way = Signal(), Signal()    # there is more to read than may be read now; for others have their turn
+        accept = Signal()
+
+        m.d.comb += [
+            self.row.eq(row),
+            self.value.eq(now),
+            self.coming.eq(config.enabled & (now.going | (now.flight != 0) | now.looking | now.open)),
+            self.retired_row.eq(Mux(accept, self.tasks.payload.row, row)),
+            self.room_row.eq(row),
+            self.again.payload.eq(row),
+            budget.unused.eq(self.unused),
+            budget.added.eq(self.added),
+            budget.free_slots.eq(self.free_slots),
+            budget.held.eq(held),
+            under_way.eq(now.asked - now.taken),
+            wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & ~self.hold & (under_way != AHEAD)
+                      & ((under_way - now.dropped)[:4] <= now.ahead)),
+        ]
+        self._drive_requests(m, task, count, start)
+
+        def begin():
+            m.d.comb += [self.tasks.ready.eq(1), accept.eq(self.tasks.valid)]
+            m.next = "IDLE"
+            with m.If(self.tasks.valid):
+                m.d.sync += [task.eq(self.tasks.payload), crowded.eq(0)]
+                m.next = "PLAN"
+                with m.If(self.tasks.payload.write):
+                    m.next = "WRITE"
+
+        with m.If(~self.row_drain.fetch):
+            m.d.sync += self.row_clean.eq(0)
+        with m.FSM(name="packed_plan") as fsm:
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                begin()
+
+            with m.State("WRITE"):
+                m.d.comb += self.flags.valid.eq(config.enabled & ~self.drain)
+                with m.If(~self.flags.valid | self.flags.ready):
+                    m.next = "PLAN"
+
+            with m.State("PLAN"):
+                ahead_slot = Signal(17)
+                m.d.comb += ahead_slot.eq(now.slot + now.flight)
+                m.d.sync += [
+                    start.eq(Mux(ahead_slot >= config.size, ahead_slot - config.size, ahead_slot)),
+                    held.eq(wrap_sub(now.position, self.retired) + now.flight),
+                ]
+                m.next = "STORE"
+                with m.If(wanted):
+                    m.next = "LIMIT"
+            with m.State("LIMIT"):
+                line_left, ring_left, flight_left = Signal(4), Signal(16), Signal(16)
+                room, bound = Signal(range(self._window + 1)), Signal(range(self._window + 1))
+                m.d.comb += [
+                    line_left.eq(_LINE - (config.desc[4:7] + start[:3])[:3]),
+                    ring_left.eq(config.size - start),
+                    # Not more than once around.
+                    flight_left.eq(Mux(config.size < _LINE * AHEAD, config.size, _LINE * AHEAD) - now.flight),
+                    # A row that goes on by itself takes whole lines: one descriptor at a time, as one chain after the other is done with, a few rows
+                    # would keep everything here busy. What is left of its window it gets when it is kicked.
+                    bound.eq(Mux(task.kicked & (under_way == 0), self._window, self._window - min(_LINE, self._window // 2) + 1)),
+                    room.eq(Mux(held < bound, self._window - held, 0)),
+                ]
+                smallest = line_left
+                for limit in (ring_left, flight_left, room, budget.spare):
+                    chosen = Signal(4)
+                    m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
+                    smallest = chosen
+                m.d.sync += [count.eq(smallest), crowded.eq((flight_left != 0) & (room != 0) & (smallest == 0))]
+                # Lines that arrived come before rows that wait for their turn: a few rows that read on with every line would keep all others out.
+                m.d.sync += gives_way.eq(~task.turn & self.others)
+                m.next = "READ"
+            with m.State("READ"):
+                # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer.
+                possible = (count != 0) & self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free)
+                m.d.comb += self.reads.valid.eq(possible)
+                with m.If((count != 0) & ~possible):
+                    m.d.sync += crowded.eq(1)
+                with m.If(~possible):
+                    m.next = "STORE"
+                with m.Elif(self.reads.ready):
+                    m.d.comb += budget.reserve.eq(count)
+                    m.d.sync += [now.flight.eq(now.flight + count), now.asked.eq(now.asked + 1), now.fence.eq(0)]
+                    with m.If(now.flight == 0):
+                        m.d.sync += now.stale.eq(0)
+                    m.next = "PLAN"
+
+            with m.State("STORE"):
+                # What is reset was seen at rest: it is swept, and not written any more.
+                mine = self.row_drain.fetch & (row == self.row_drain.row)
+                m.d.comb += self.stored.eq(~(mine & self.row_clean))
+                with m.If(mine & ~config.enabled & (under_way == 0) & ~now.looking):
+                    m.d.sync += self.row_clean.eq(1)
+                with m.If(crowded & ~self.drain):
+                    m.next = "AGAIN"
+                with m.Else():
+                    begin()
+            with m.State("AGAIN"):
+                m.d.comb += self.again.valid.eq(1)
+                with m.If(self.again.ready | self.drain):
+                    m.next = "IDLE"
+        return m
+
+    def _drive_requests(self, m, task, count, start):
+        """Payloads of the requests; valid is driven by the states."""
+        now, config = task.now, task.config
+        m.d.comb += [
+            self.reads.payload.row.eq(task.row),
+            self.reads.payload.address.eq(config.desc + (start << 4)),
+            self.reads.payload.length.eq(count << 4),
+            self.reads.payload.position.eq(now.asked),
+            self.reads.payload.count.eq(count),
+            self.reads.payload.fence.eq(now.fence),
+            self.flags.payload.first.eq(1),
+            self.flags.payload.last.eq(1),
+            self.flags.payload.empty.eq(self._data_width // 8 - 4),
+            # {slot, wrap counter}, mode [virtio 2.8.14].
+            self.flags.payload.data.eq(Cat(Mux(self.event_idx, Cat(now.slot, ~now.lap), C(0, 16)), task.mode.as_value())),
+            self.flags.payload.header.address.eq(config.device),
+            self.flags.payload.header.length.eq(4),
+        ]
