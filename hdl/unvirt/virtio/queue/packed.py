@@ -192,7 +192,7 @@ class PackedController(wiring.Component):
             m.d.sync += [row.eq(picked), is_result.eq(self.results.valid), turn.eq(self.turn & ~self.results.valid), write.eq(0),
                          result.eq(self.results.payload)]
             # A row that was seen at rest is being swept: what is read of it would be old, should this take long.
-            with m.If(~(plan.row_clean & (picked == self.row_drain.row))):
+            with m.If(~(self.row_drain.fetch & plan.row_clean & (picked == self.row_drain.row))):
                 m.next = "LOAD"
 
         def hand_over():
@@ -226,7 +226,8 @@ class PackedController(wiring.Component):
 
                 with m.If(is_result):
                     m.d.comb += step.eq(result.descriptors)
-                    with m.If(result.end == LineEnd.OPEN):
+                    # An end that was told while this line was looked at.
+                    with m.If((result.end == LineEnd.OPEN) | now.open):
                         m.next = "END"
                 with m.Elif(now.looking):
                     # The result of the line that is being looked at does all there is to do.

@@ -61,8 +61,8 @@ class PackedHeads(wiring.Component):
     that shows the head available is trusted meanwhile, and only to find the next head: if the chain does not end in it, the line ends as ``OPEN``,
     and where the next chain begins is told by the walker. Descriptors of walks pass through.
 
-    **Latency**: two cycles from a job to its line, then one from an item to the walker. **Throughput**: one cycle a descriptor, a head as long
-    as the walker takes for the one before. **Ordering**: one line after the other.
+    **Latency**: a job asks for its line in the same cycle, also while the one before is looked at; one cycle from an item to the walker.
+    **Throughput**: one cycle a descriptor, a head as long as the walker takes for the one before. **Ordering**: one line after the other.
 
     While ``drain``, of a row that is reset and for a job with ``drop``, the line goes back unread. A failed read of a line that was wanted is a
     violation.
@@ -111,6 +111,8 @@ class PackedHeads(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         job = Signal(PackedJob(self._rows, self._contexts))
+        # The job that is next, its line being read already.
+        coming, coming_valid, begins = Signal.like(job), Signal(), Signal()
         seen = Signal(4)                       # descriptors behind us
         whole = Signal(4)                      # of them in chains whose end was seen
         chains = Signal(4)
@@ -124,11 +126,13 @@ class PackedHeads(wiring.Component):
         m.d.comb += [
             slot.eq(job.slot + seen),
             following.eq(Mux(slot + 1 == job.size, 0, slot + 1)),
-            self.lines.payload.context.eq(job.line.context),
-            self.lines.payload.row.eq(job.row),
-            self.lines.payload.count.eq(job.line.count),
+            self.lines.valid.eq(self.jobs.valid & (~coming_valid | begins)),
+            self.jobs.ready.eq(self.lines.ready & (~coming_valid | begins)),
+            self.lines.payload.context.eq(self.jobs.payload.line.context),
+            self.lines.payload.row.eq(self.jobs.payload.row),
+            self.lines.payload.count.eq(self.jobs.payload.line.count),
             # A line in error gives one item without being read: that is how an unwanted one goes back.
-            self.lines.payload.error.eq(job.line.error | job.drop),
+            self.lines.payload.error.eq(self.jobs.payload.line.error | self.jobs.payload.drop),
             self.chains.payload.row.eq(job.row),
             self.chains.payload.position.eq(job.position + chains),
             self.results.payload.row.eq(job.row),
@@ -169,16 +173,22 @@ class PackedHeads(wiring.Component):
             m.d.comb += [self.found.ready.eq(1), leave.eq(1)]
             finish(how)
 
+        with m.If(begins):
+            m.d.sync += coming_valid.eq(0)
+        with m.If(self.lines.valid & self.lines.ready):
+            m.d.sync += [coming.eq(self.jobs.payload), coming_valid.eq(1)]
+
+        def begin():
+            m.d.comb += begins.eq(coming_valid)
+            m.d.sync += [job.eq(coming), seen.eq(0), whole.eq(0), chains.eq(0), within.eq(0)]
+            m.next = "IDLE"
+            with m.If(coming_valid):
+                m.next = "LOOK"
+
         with m.FSM(name="packed_heads"):
             with m.State("IDLE"):
-                m.d.comb += [self.jobs.ready.eq(1), self.idle.eq(~self.jobs.valid)]
-                m.d.sync += [job.eq(self.jobs.payload), seen.eq(0), whole.eq(0), chains.eq(0), within.eq(0)]
-                with m.If(self.jobs.valid):
-                    m.next = "LINE"
-            with m.State("LINE"):
-                m.d.comb += self.lines.valid.eq(1)
-                with m.If(self.lines.ready):
-                    m.next = "LOOK"
+                m.d.comb += self.idle.eq(~self.jobs.valid & ~coming_valid)
+                begin()
             with m.State("LOOK"):
                 with m.If(self.found.valid & ~found.walk):
                     with m.If(self.drain | job.drop | (self.row_drain.fetch & (job.row == self.row_drain.row))):
@@ -208,7 +218,7 @@ class PackedHeads(wiring.Component):
                 m.d.comb += self.results.valid.eq(head_free)
                 with m.If(self.results.valid & self.results.ready):
                     m.d.comb += self.unused.eq(job.line.count - chains)
-                    m.next = "IDLE"
+                    begin()
         with m.If(leave):
             m.d.comb += self.skip_found.eq(1)
         return m

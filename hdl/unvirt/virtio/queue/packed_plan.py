@@ -168,13 +168,17 @@ class PackedPlan(wiring.Component):
 
             with m.State("PLAN"):
                 ahead_slot = Signal(17)
+                gives_way_now = ~task.turn & self.others
                 m.d.comb += ahead_slot.eq(now.slot + now.flight)
                 m.d.sync += [
                     start.eq(Mux(ahead_slot >= config.size, ahead_slot - config.size, ahead_slot)),
                     held.eq(wrap_sub(now.position, self.retired) + now.flight),
                 ]
+                # Lines that arrived come before rows that wait for their turn, which gives one line each: otherwise a few rows that read on with
+                # every line would keep all others out. The result of a line that is being looked at asks again.
+                m.d.sync += gives_way.eq(gives_way_now)
                 m.next = "STORE"
-                with m.If(wanted):
+                with m.If(wanted & ~(gives_way_now & now.looking)):
                     m.next = "LIMIT"
             with m.State("LIMIT"):
                 line_left, ring_left, flight_left = Signal(4), Signal(16), Signal(16)
@@ -195,8 +199,6 @@ class PackedPlan(wiring.Component):
                     m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
                     smallest = chosen
                 m.d.sync += [count.eq(smallest), crowded.eq((flight_left != 0) & (room != 0) & (smallest == 0))]
-                # Lines that arrived come before rows that wait for their turn: a few rows that read on with every line would keep all others out.
-                m.d.sync += gives_way.eq(~task.turn & self.others)
                 m.next = "READ"
             with m.State("READ"):
                 # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer.
@@ -211,6 +213,7 @@ class PackedPlan(wiring.Component):
                     m.d.sync += [now.flight.eq(now.flight + count), now.asked.eq(now.asked + 1), now.fence.eq(0)]
                     with m.If(now.flight == 0):
                         m.d.sync += now.stale.eq(0)
+                    m.d.sync += task.turn.eq(0)
                     m.next = "PLAN"
 
             with m.State("STORE"):

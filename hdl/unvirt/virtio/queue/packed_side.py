@@ -82,8 +82,9 @@ class PackedSide(wiring.Component):
         m.submodules.table = table = LineTable(rows=rows, contexts=contexts)
         m.submodules.chain_ends = chain_ends = ChainEnds(rows=rows)
         m.submodules.jobs = jobs = Queue(PackedJob(rows, contexts), _JOBS)
-        # A place for the result of each job there can be: the controller waits for a place in `jobs`, never the other way round.
-        m.submodules.results = results = Queue(PackedResult(rows), _JOBS + 2)
+        # A place for the result of each job there can be (two of them in `heads`): the controller waits for a place in `jobs`, never the other way
+        # round.
+        m.submodules.results = results = Queue(PackedResult(rows), _JOBS + 3)
         side = self.side
         connect(m, flipped(side.visits), controller.visits)
         connect(m, controller.again, flipped(side.again))
