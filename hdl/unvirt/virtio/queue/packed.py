@@ -137,10 +137,12 @@ class PackedController(wiring.Component):
 
     def _elaborate_events(self, m, state, plan):
         """One row at a time: what its event changes, and the next line to look at."""
-        row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
+        row = Signal(row_width(self._rows))
+        next_row = Signal.like(row)
         now, found = Signal(PackedRow), state.read_value[0]
         size, enabled, block = Signal(16), Signal(), Signal(2)
-        is_result, turn = Signal(), Signal()       # of a line that was looked at; of the row whose turn it is
+        is_result = Signal()                       # of a line that was looked at
+        turn = Signal()                            # it is the row's turn
         kicked = Signal()                          # nothing was under way for the row
         result = Signal(PackedResult(self._rows))
         write, mode = Signal(), Signal(EventMode)
