@@ -126,6 +126,7 @@ class PackedPlan(wiring.Component):
         under_way = Signal(4)
         wanted = Signal()
         crowded, gives_way = Signal(), Signal()    # there is more to read than may be read now; for others have their turn
+        may_read = Signal()
         accept = Signal()
 
         m.d.comb += [
@@ -198,11 +199,13 @@ class PackedPlan(wiring.Component):
                     chosen = Signal(4)
                     m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
                     smallest = chosen
-                m.d.sync += [count.eq(smallest), crowded.eq((flight_left != 0) & (room != 0) & (smallest == 0))]
+                # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer. Nobody
+                # else takes any, so that what is free now will be.
+                m.d.sync += [count.eq(smallest), crowded.eq((flight_left != 0) & (room != 0) & (smallest == 0)),
+                             may_read.eq(self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free))]
                 m.next = "READ"
             with m.State("READ"):
-                # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer.
-                possible = (count != 0) & self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free)
+                possible = (count != 0) & may_read
                 m.d.comb += self.reads.valid.eq(possible)
                 with m.If((count != 0) & ~possible):
                     m.d.sync += crowded.eq(1)
