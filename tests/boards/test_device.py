@@ -13,24 +13,22 @@ ENGINE = "top.core.core.engine"
 def test_rows_cost_memory_only():
     """512 rows instead of 2 cost less than a tenth in LUTs and in flip-flops of the device, all else equal.
 
-    It is measured flattened, as it would be used. The queue engine, measured in the run that keeps the hierarchy, is to stay below a tenth as
-    well, which it misses by a little; here it only may not become worse.
+    It is measured flattened, as it would be used; the queue engine in the run that keeps the hierarchy.
     """
     few, many = (measure(preset("default").with_options(rows=rows, control_queue=False)) for rows in (2, 512))
-    most = {"device": (1.10, 1.10), "engine": (1.11, 1.10)}
     for name, (low, high) in {"device": (few.whole, many.whole), "engine": [run.tree.find(ENGINE).total for run in (few, many)]}.items():
         print(f"{name}: {low.lut} -> {high.lut} LUTs ({high.lut / low.lut - 1:+.1%}), "
               f"{low.ff} -> {high.ff} flip-flops ({high.ff / low.ff - 1:+.1%}), {low.bram} -> {high.bram} block RAMs")
-        assert high.lut < most[name][0] * low.lut
-        assert high.ff < most[name][1] * low.ff
+        assert high.lut < 1.10 * low.lut
+        assert high.ff < 1.10 * low.ff
 
 
 def test_place_and_route():
     """The smallest device is placed and routed; the goal of 125 MHz is not reached yet.
 
-    The floors are what it does now, a little below: 54.5 MHz and 27,512 cells.
+    The floors are what it does now, a little below: 51.3 MHz and 26,266 cells.
     """
     figures = route(preset("minimal"), seed=1)
     print(f"{figures.fmax:.1f} MHz, {figures.cells} TRELLIS_COMB; slowest: {figures.paths[0].source} -> {figures.paths[0].target}")
     assert figures.fmax > 50
-    assert figures.cells < 28_500
+    assert figures.cells < 27_500
