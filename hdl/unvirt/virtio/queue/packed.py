@@ -122,13 +122,13 @@ class PackedController(wiring.Component):
         connect(m, plan.reads, flipped(self.reads))
         connect(m, plan.again, flipped(self.again))
         connect(m, plan.flags, flipped(self.flags))
+        for cells, value in ((state, plan.value), (coming, plan.coming)):
+            m.d.comb += [cells.write_valid.eq(plan.stored), cells.write_row.eq(plan.row), cells.write_value.eq(value)]
         m.d.comb += [
             *(getattr(plan, name).eq(getattr(self, name)) for name in (
                 "event_idx", "drain", "hold", "row_drain", "others", "room", "context_free", "contexts_free", "retired", "free_slots", "unused",
                 "added")),
             *(getattr(self, name).eq(getattr(plan, name)) for name in ("row_clean", "room_row", "retired_row")),
-            *(port.eq(value) for cells, wanted in ((state, plan.value), (coming, plan.coming)) for port, value in (
-                (cells.write_valid, plan.stored), (cells.write_row, plan.row), (Value.cast(cells.write_value), Value.cast(wanted)))),
             coming.read_row[0].eq(self.coming_row),
             self.coming.eq(coming.read_value[0]),
         ]
