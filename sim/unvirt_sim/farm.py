@@ -6,6 +6,7 @@
 A result is kept under its job's key, so that a second run does only the rest. A worker that dies takes nothing along but its own job.
 """
 
+import asyncio
 import hashlib
 import json
 import multiprocessing
@@ -126,9 +127,17 @@ def _workers(processes, cluster):
         return
     try:
         from distributed import Client
+        from distributed.comm import connect
     except ModuleNotFoundError as error:
         raise ClusterError(f"A cluster needs the package {error.name}; install unvirt with its extra: pip install 'unvirt[cluster]'") from error
+
+    async def knock():
+        await (await connect(cluster, timeout=_CONNECT)).close()
+
     try:
+        # A client that found nobody is no use for finding out: it keeps its thread, and waits ten seconds more in the thread
+        # that happens to collect it.
+        asyncio.run(knock())
         client = Client(cluster, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(f"No Dask scheduler answers at {cluster}; give the address that dask-scheduler printed") from error

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,9 +144,10 @@ def unused_port():
 
 @pytest.mark.parametrize("address", ["nonsense://somewhere", "tcp://127.0.0.1:{port}", "tcp://127.0.0.1:port", "tcp://no-such-host.invalid:8786", ""])
 def test_wrong_address(tmp_path, address):
-    address = address.format(port=unused_port())
+    address, before = address.format(port=unused_port()), threading.enumerate()
     with pytest.raises(ClusterError, match="^No Dask scheduler answers at"):
         run(jobs(tmp_path, range(2)), square, cluster=address)
+    assert not [thread for thread in threading.enumerate() if thread.name == "IO loop" and thread not in before]
 
 
 def test_cluster_without_workers(tmp_path):
