@@ -4,23 +4,36 @@
 The figures are of whole devices as ``unvirt synth`` measures them. A netlist whose content did not change is not made again.
 """
 
+import pytest
+
 from unvirt.config import preset
 from unvirt_boards.synth.flow import measure, route
 
 ENGINE = "top.core.core.engine"
 
 
-def test_rows_cost_memory_only():
-    """512 rows instead of 2 cost less than a tenth in LUTs and in flip-flops of the device, all else equal.
+def few_and_many(**options):
+    """Return the figures of a device of 2 rows and of one of 512, all else equal."""
+    return [measure(preset("default").with_options(rows=rows, control_queue=False), **options) for rows in (2, 512)]
 
-    It is measured flattened, as it would be used; the queue engine in the run that keeps the hierarchy.
-    """
-    few, many = (measure(preset("default").with_options(rows=rows, control_queue=False)) for rows in (2, 512))
-    for name, (low, high) in {"device": (few.whole, many.whole), "engine": [run.tree.find(ENGINE).total for run in (few, many)]}.items():
-        print(f"{name}: {low.lut} -> {high.lut} LUTs ({high.lut / low.lut - 1:+.1%}), "
-              f"{low.ff} -> {high.ff} flip-flops ({high.ff / low.ff - 1:+.1%}), {low.bram} -> {high.bram} block RAMs")
-        assert high.lut < 1.10 * low.lut
-        assert high.ff < 1.10 * low.ff
+
+def check_growth(name, low, high):
+    """512 rows instead of 2 cost less than a tenth in LUTs and in flip-flops."""
+    print(f"{name}: {low.lut} -> {high.lut} LUTs ({high.lut / low.lut - 1:+.1%}), "
+          f"{low.ff} -> {high.ff} flip-flops ({high.ff / low.ff - 1:+.1%}), {low.bram} -> {high.bram} block RAMs")
+    assert high.lut < 1.10 * low.lut
+    assert high.ff < 1.10 * low.ff
+
+
+def test_rows_cost_memory_only():
+    """The device, flattened as it would be used."""
+    check_growth("device", *(figures.whole for figures in few_and_many(by_module=False)))
+
+
+@pytest.mark.slow
+def test_rows_cost_the_engine_memory_only():
+    """The queue engine alone, in the run that keeps the hierarchy."""
+    check_growth("engine", *(figures.tree.find(ENGINE).total for figures in few_and_many()))
 
 
 def test_place_and_route():

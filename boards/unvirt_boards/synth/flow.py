@@ -40,7 +40,7 @@ class Figures:
     rows: int
     width: int
     whole: Area                # of the flattened core
-    tree: Instance             # of the core with its hierarchy kept
+    tree: Instance | None      # of the core with its hierarchy kept, if that was asked for
     memories: list
 
 
@@ -73,7 +73,7 @@ def _elaborate(config, folder):
     return folder
 
 
-def measure(config, folder="build/synth", *, say=lambda step, text: None):
+def measure(config, folder="build/synth", *, by_module=True, say=lambda step, text: None):
     """Synthesise a device and return its :class:`Figures`.
 
     Parameters
@@ -81,6 +81,8 @@ def measure(config, folder="build/synth", *, say=lambda step, text: None):
     config : DeviceConfig
     folder : Path
         Where netlists, logs and reports are kept, by content.
+    by_module : bool
+        Synthesise it a second time with its hierarchy kept.
     say : callable
         Called with a step and what it is doing.
 
@@ -97,14 +99,15 @@ def measure(config, folder="build/synth", *, say=lambda step, text: None):
         _step(folder, f"{name}.json", [yosys, "-p", script], f"{name}.log", say, label)
         say(label, None)
 
+    runs = [("whole", _WHOLE, "synthesise")] + [("modules", _BY_MODULE, "by module")] * by_module
     with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(synthesise, "whole", _WHOLE, "synthesise"), pool.submit(synthesise, "modules", _BY_MODULE, "by module")]:
+        for job in [pool.submit(synthesise, *run) for run in runs]:
             job.result()
     core = f"{_TOP}.{CORE}"
     return Figures(
         rows=config.rows, width=config.data_width,
         whole=read_hierarchy(folder / "whole.json", _TOP).find(core).total,
-        tree=read_hierarchy(folder / "modules.json", _TOP).find(core),
+        tree=read_hierarchy(folder / "modules.json", _TOP).find(core) if by_module else None,
         memories=read_memories(folder / "design.il", folder / "whole.log"))
 
 
