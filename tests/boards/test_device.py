@@ -7,14 +7,14 @@ The figures are of whole devices as ``unvirt synth`` measures them. A netlist wh
 import pytest
 
 from unvirt.config import preset
-from unvirt_boards.synth.flow import measure, route
+from unvirt_boards.synth.flow import area_by_module, measure, route
 
 ENGINE = "top.core.core.engine"
 
 
-def few_and_many(**options):
-    """Return the figures of a device of 2 rows and of one of 512, all else equal."""
-    return [measure(preset("default").with_options(rows=rows, control_queue=False), **options) for rows in (2, 512)]
+def few_and_many(measured):
+    """Return what is measured of a device of 2 rows and of one of 512, all else equal."""
+    return [measured(preset("default").with_options(rows=rows, control_queue=False)) for rows in (2, 512)]
 
 
 def check_growth(name, low, high):
@@ -26,14 +26,16 @@ def check_growth(name, low, high):
 
 
 def test_rows_cost_memory_only():
-    """The device, flattened as it would be used."""
-    check_growth("device", *(figures.whole for figures in few_and_many(by_module=False)))
+    """The queue engine, and the device around it, synthesised with the hierarchy kept."""
+    few, many = few_and_many(area_by_module)
+    check_growth("engine", *(tree.find(ENGINE).total for tree in (few, many)))
+    check_growth("device", few.total, many.total)
 
 
 @pytest.mark.slow
-def test_rows_cost_the_engine_memory_only():
-    """The queue engine alone, in the run that keeps the hierarchy."""
-    check_growth("engine", *(figures.tree.find(ENGINE).total for figures in few_and_many()))
+def test_rows_cost_memory_only_flattened():
+    """The device flattened, as it would be used."""
+    check_growth("device", *(figures.whole for figures in few_and_many(measure)))
 
 
 def test_place_and_route():

