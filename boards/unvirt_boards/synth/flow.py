@@ -110,7 +110,7 @@ def measure(config, folder="build/synth", *, say=lambda step, text: None):
 
 
 def area_by_module(config, folder="build/synth"):
-    """Synthesise a device with its hierarchy kept and return its core, an :class:`~unvirt_boards.synth.netlist.Instance`: ``tree`` of :func:`measure`.
+    """Synthesise a device with its hierarchy kept and return its core, what :func:`measure` calls ``tree``.
 
     Raises
     ------
