@@ -173,6 +173,7 @@ class AvailController(wiring.Component):
         line_left = Signal(7)
         count = Signal(7)
         again = Signal()                       # for want of a context
+        refused = Signal()                     # a row that had its turn found no context for its line
         fence = Signal()
         flags_value = Signal(16)
         flags_address = Signal(64)
@@ -292,9 +293,13 @@ class AvailController(wiring.Component):
                 m.next = "RING"
 
             with m.State("RING"):
-                # Contexts come back as answers are taken and lines are finished, here: waiting for one would keep them from it.
-                m.d.comb += self.ring_reads.valid.eq((count != 0) & self.ring_free)
-                with m.If((count == 0) | ~self.ring_free):
+                # Contexts come back as answers are taken and lines are finished, here: waiting for one would keep them from it. Who gave one back
+                # does not take it again while one that had its turn goes without, but waits for its own turn.
+                by_turn = ~is_answer & ~is_finished
+                m.d.comb += self.ring_reads.valid.eq((count != 0) & self.ring_free & (by_turn | ~refused))
+                with m.If(by_turn & (count != 0)):
+                    m.d.sync += refused.eq(~self.ring_free)
+                with m.If((count == 0) | ~self.ring_reads.valid):
                     m.next = "INDEX"
                 with m.Elif(self.ring_reads.ready):
                     m.d.comb += budget.reserve.eq(count)
