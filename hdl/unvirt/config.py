@@ -129,7 +129,7 @@ PRESETS = {
     # Four windows of chains: beside a queue that keeps a window for ever, and the quarter for queues that hold few, another still
     # gets a window of its own.
     "wide": DeviceConfig(data_width=256, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=192,
-                         chain_slots=1024, queue_window=256, tx_buffer_size=65536, rx_buffer_size=65536),
+                         chain_slots=2048, queue_window=512, tx_buffer_size=65536, rx_buffer_size=65536),
     "wide512": DeviceConfig(data_width=512, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
                             chain_slots=512, queue_window=256, tx_buffer_size=131072,
                             rx_buffer_size=131072),

@@ -16,8 +16,9 @@ PAIRS = 8
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 @pytest.mark.parametrize("way", ["tx", "rx"])
 def test_many_queues_are_within_the_limit(library, seed, way, packed):
-    """More active queues than there are contexts for their rings all get on, no faster than the limit, each with its own frames."""
-    count = {"transmit": 1600} if way == "tx" else {"receive": 1600}
+    """More active queues than there are contexts for their rings all get on, hardly slower than the limit and never faster, each with its own frames.
+    """
+    count = {"transmit": 4800} if way == "tx" else {"receive": 4800}
 
     def measure(period):
         load = Load(ring=QUEUES[PAIRS][1], queues=PAIRS, packed=packed, period=period, **count)
@@ -26,25 +27,22 @@ def test_many_queues_are_within_the_limit(library, seed, way, packed):
     run, _ = at_highest_rate(measure, Load.frame * 8 / 256)
     least, cycles = limit(run), cycles_per_packet(run, way)
     print(f"{cycles:.2f} cycles a packet, limit {least.cycles:.2f}; {sum(traffic(run, way).bytes.values()):.1f} bytes, {least.bytes:.1f}")
-    assert cycles >= 0.995 * least.cycles
+    assert 0.995 * least.cycles <= cycles <= 1.12 * least.cycles
     assert sum(traffic(run, way).bytes.values()) >= 0.99 * least.bytes
-    assert all(ring.done >= 1600 / PAIRS / 4 for ring in run.rings[way]), "a queue stands still, or gets on much too late"
+    assert all(ring.done >= 4800 / PAIRS / 4 for ring in run.rings[way]), "a queue stands still, or gets on much too late"
 
 
 @pytest.mark.parametrize("latency", [0, 250])
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
 def test_reception_beside_full_transmit_queues(library, seed, packed, latency):
-    """Frames that go to eight receive queues in turn are used one by one, those sent in long bursts: both get their share of a full link, and
-    neither waits for suppression state, however late the host answers.
+    """Frames that go to eight receive queues in turn, beside eight full transmit queues: both get their share of a full link however late the host
+    answers, and no frame is lost however fast they come, for buffers are fetched in time.
     """
-    def measure(period):
-        load = Load(ring=QUEUES[PAIRS][1], queues=PAIRS, packed=packed, period=period, transmit=1600, receive=1600)
-        return Session(library("wide", **QUEUES[PAIRS][0]), width=256, seed=seed, latency=latency).run(load)
-
-    run, _ = at_highest_rate(measure, Load.frame * 8 / 256)
+    load = Load(ring=QUEUES[PAIRS][1], queues=PAIRS, packed=packed, transmit=3200, receive=3200)
+    run = Session(library("wide", **QUEUES[PAIRS][0]), width=256, seed=seed, latency=latency).run(load)      # raises if a frame is lost
     rates = [cycles_per_packet(run, way) for way in ("rx", "tx")]
-    print("{:.2f} and {:.2f} cycles a packet".format(*rates))
-    assert max(rates) < 8.4
+    print("{:.2f} and {:.2f} cycles a packet".format(*rates), f"limit {limit(run).cycles:.2f}")
+    assert max(rates) < 8
 
 
 @pytest.mark.parametrize("way", ["tx", "rx", "both"])

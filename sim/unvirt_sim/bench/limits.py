@@ -4,10 +4,11 @@
 At the batches that the device was seen to make, each packet costs at least these TLPs on the simulated link:
 
 * of a split ring: ring entries and descriptors in as few reads as MRRS allows, once per batch of entries; the available index once per
-  batch that the driver published, and once more after each re-arming of notifications;
+  batch that the driver published, and once more after each re-arming of notifications, but not more often than was seen;
 * of a packed ring: descriptors in as many reads as were seen, those after re-arming among them;
 * the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them;
 * used elements in one write per burst (MPS) and the used index; used descriptors from the second half of a burst's first to its end;
+* what is moved in batches, in batches of the whole sizes that cost least, of all that have the mean that was seen;
 * reads of the suppression state, re-arming, doorbells and messages as they were seen.
 
 The limit is the largest of: bytes up and down over the rate left by Acks and credit updates; beats up and down on the attachment
@@ -59,9 +60,9 @@ def _completions(address, size, boundary):
 class _Cost:
     """Bytes and beats of both directions per packet."""
 
-    def __init__(self, width, cut):
+    def __init__(self, width, boundary):
         self.width = width
-        self.boundary = {"large": MPS, "rcb": RCB}[cut]
+        self.boundary = boundary
         self.bytes, self.beats = Counter(), Counter()
 
     def add(self, kind, size, rate=1.0, address=0):
@@ -81,26 +82,35 @@ class _Cost:
         for place, part in _pieces(address, size, MPS):
             self.add(Seen.UP_WRITE, part, rate, place)
 
+    def batches(self, move, mean, size):
+        """Add what a packet costs that is one of ``mean`` in a ``read`` or ``write``, ``size`` giving the bytes for a number of packets.
 
-def _whole(amount):
-    """Return bytes of a batch as a whole number."""
-    return max(1, round(amount))
+        Each figure for itself is that of the mix of two batch sizes, with this mean, in which it is least: sizes that fill the last beat are
+        cheaper than their neighbours.
+        """
+        mean = max(1.0, mean)
+        single = {}
+        for number in range(1, int(mean) + 2 + self.width // 16):
+            single[number] = _Cost(self.width, self.boundary)
+            getattr(single[number], move)(size(number))
+        mixes = [(low, high, (mean - low) / (high - low)) for low in single for high in single if low <= mean < high]
+        for name in ("bytes", "beats"):
+            for way in ("up", "down"):
+                figure = {number: getattr(cost, name)[way] for number, cost in single.items()}
+                getattr(self, name)[way] += min(figure[low] * (1 - part) + figure[high] * part for low, high, part in mixes) / mean
 
 
-def _split_costs(cost, refill, fetch, used, rearms):
-    """Add what a packet of a split ring costs beside its data."""
-    cost.read(2, 1 / refill + rearms / 2)
-    cost.read(_whole(fetch * ENTRY), 1 / fetch)
-    cost.read(_whole(fetch * DESCRIPTOR), 1 / fetch)
-    cost.write(_whole(used * ELEMENT), 1 / used)
+def _split_costs(cost, refill, fetch, used, rearms, looks):
+    """Add what a packet of a split ring costs beside its data.
+
+    A device that finds several batches at one look at the index needs fewer ``looks``.
+    """
+    cost.read(2, min(looks, 1 / refill + rearms / 2))
+    cost.batches("read", fetch, lambda number: number * ENTRY)
+    cost.batches("read", fetch, lambda number: number * DESCRIPTOR)
+    cost.batches("write", used, lambda number: number * ELEMENT)
     cost.write(2, 1 / used)
     cost.write(2, rearms)
-
-
-def _around(mean):
-    """Return (number, part) of the whole numbers below and above, so that their mean is this one."""
-    below = int(mean)
-    return [(below, 1 - (mean - below)), (below + 1, mean - below)]
 
 
 def _packed_costs(cost, refill, reads, used, rearms):
@@ -110,17 +120,15 @@ def _packed_costs(cost, refill, reads, used, rearms):
     one a packet see one that is not available.
     """
     fetch = max(1.0, 1 / max(reads, 1 / refill))
-    for number, part in _around(fetch):
-        cost.read(number * DESCRIPTOR, part / fetch)
+    cost.batches("read", fetch, lambda number: number * DESCRIPTOR)
     cost.read(DESCRIPTOR, max(0.0, reads - 1))
-    for number, part in _around(used):
-        cost.write(number * DESCRIPTOR - DESCRIPTOR // 2, part / used)
+    cost.batches("write", used, lambda number: number * DESCRIPTOR - DESCRIPTOR // 2)
     cost.write(EVENT, rearms)
 
 
 def limit(run):
     """Return the limit of a run at the batches seen in it."""
-    cost = _Cost(run.width, run.cut)
+    cost = _Cost(run.width, {"large": MPS, "rcb": RCB}[run.cut])
     names = [name for name, wanted in (("tx", run.load.transmit), ("rx", run.load.receive)) if wanted]
     batches = []
     for name in names:
@@ -131,7 +139,7 @@ def limit(run):
         if ring.packed:
             _packed_costs(cost, run.load.refill, seen.requests[name, "descriptors"], used, rearms)
         else:
-            _split_costs(cost, run.load.burst or run.load.refill, seen.every(name, "entries"), used, rearms)
+            _split_costs(cost, run.load.burst or run.load.refill, seen.every(name, "entries"), used, rearms, seen.requests[name, "index"])
         cost.read(EVENT if ring.packed else 2, seen.requests[name, "flags"])
         slots = min(ring.size, 64)
         for slot in range(slots):

@@ -22,6 +22,9 @@ from .slots import SlotBudget
 
 __all__ = ["AvailController"]
 
+_LINE = 64
+"""Entries in a line of 128 bytes."""
+
 _WORTH_A_LINE = 16
 """Entries for which a line is read although others of the row are under way."""
 
@@ -94,6 +97,7 @@ class AvailController(wiring.Component):
         self._rows = rows
         self._slots = slots
         self._window = window
+        self._worth = min(max(4, window // 8), window // 2)
         width = row_width(rows)
         super().__init__({
             "event_idx": In(1),
@@ -173,13 +177,18 @@ class AvailController(wiring.Component):
         line_left = Signal(7)
         count = Signal(7)
         again = Signal()                       # for want of a context
-        refused = Signal()                     # a row that had its turn found no context for its line
+        called = Signal()                      # by turn and not for a doorbell: there is room, or somebody lacks chains
+        narrow = Signal()                      # a window so full that a line would bring little
+        parked = Signal()                      # a row that had its turn waits for a context for its line
+        parked_row = Signal.like(row)
+        by_turn = Signal()
         fence = Signal()
         flags_value = Signal(16)
         flags_address = Signal(64)
         mask = Signal(16)
         m.d.comb += [
             mask.eq(config.size - 1),
+            by_turn.eq(~is_answer & ~is_finished),
             budget.unused.eq(self.unused),
             budget.added.eq(self.added),
             budget.free_slots.eq(self.free_slots),
@@ -192,20 +201,22 @@ class AvailController(wiring.Component):
             m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="avail"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.visits.valid & ~self.index_answers.valid
-                                         & ~self.finished.valid)
+                m.d.comb += self.idle.eq(~self.visits.valid & ~self.index_answers.valid & ~self.finished.valid & ~parked)
                 m.d.sync += [is_answer.eq(0), is_finished.eq(0), fence.eq(0), again.eq(0)]
-                with m.If(self.index_answers.valid):
-                    m.d.comb += [self.index_answers.ready.eq(1),
-                                 next_row.eq(self.index_answers.payload.row)]
+                # Round robin: one kind may lead to more of itself for ever, as answers do if a driver notifies of each buffer.
+                answered, finished, turn = self.index_answers.valid, self.finished.valid, Mux(parked, self.ring_free, self.visits.valid)
+                with m.If(answered & ~(is_answer & (finished | turn)) & ~(is_finished & turn)):
+                    m.d.comb += [self.index_answers.ready.eq(1), next_row.eq(self.index_answers.payload.row)]
                     m.d.sync += [answer.eq(self.index_answers.payload), is_answer.eq(1)]
                     m.next = "LOAD"
-                with m.Elif(self.finished.valid):
+                with m.Elif(finished & ~(is_finished & turn)):
                     m.d.comb += [self.finished.ready.eq(1), next_row.eq(self.finished.payload)]
                     m.d.sync += is_finished.eq(1)
                     m.next = "LOAD"
-                with m.Elif(self.visits.valid):
-                    m.d.comb += [self.visits.ready.eq(1), next_row.eq(self.visits.payload)]
+                with m.Elif(turn):
+                    # Nobody's turn comes before this one has got what it wants: contexts go round as the rows do.
+                    m.d.comb += [next_row.eq(Mux(parked, parked_row, self.visits.payload)), self.visits.ready.eq(~parked)]
+                    m.d.sync += parked.eq(0)
                     m.next = "LOAD"
                 m.d.sync += row.eq(next_row)
 
@@ -227,6 +238,7 @@ class AvailController(wiring.Component):
                 m.d.comb += self.rung_clear.eq(self.rung)
                 m.d.sync += [
                     now.stale.eq(stale),
+                    called.eq(by_turn & ~self.rung),
                     # avail_event lies behind the used elements.
                     flags_address.eq(config.device + Mux(self.event_idx, 4 + (config.size << 3), 0)),
                 ]
@@ -279,35 +291,39 @@ class AvailController(wiring.Component):
 
             with m.State("LIMIT"):
                 # Ring entries are 2-byte aligned; one read stays inside a 128-byte line.
-                m.d.comb += line_left.eq(64 - entry[1:7])
+                m.d.comb += line_left.eq(_LINE - entry[1:7])
                 limits = [line_left, pending, ring_left, room, free]
                 smallest = limits[0]
                 for limit in limits[1:]:
                     chosen = Signal(7)
                     m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
                     smallest = chosen
-                m.d.sync += count.eq(smallest)
+                m.d.sync += [count.eq(smallest), narrow.eq(0)]
                 # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost.
                 with m.If(self.hold | (now.lines == self._lines) | (pending == 0) | ((now.lines != 0) & (smallest < _WORTH_A_LINE))):
                     m.d.sync += count.eq(0)
+                with m.Elif(~called & (room < self._worth) & (room < pending)):
+                    m.d.sync += [count.eq(0), narrow.eq(1)]
                 m.next = "RING"
 
             with m.State("RING"):
-                # Contexts come back as answers are taken and lines are finished, here: waiting for one would keep them from it. Who gave one back
-                # does not take it again while one that had its turn goes without, but waits for its own turn.
-                by_turn = ~is_answer & ~is_finished
-                m.d.comb += self.ring_reads.valid.eq((count != 0) & self.ring_free & (by_turn | ~refused))
-                with m.If(by_turn & (count != 0)):
-                    m.d.sync += refused.eq(~self.ring_free)
-                with m.If((count == 0) | ~self.ring_reads.valid):
+                # Contexts come back as answers are taken and lines are finished, here: waiting for one would keep them from it.
+                may = self.ring_free & (by_turn | ~parked)
+                m.d.comb += self.ring_reads.valid.eq((count != 0) & may)
+                with m.If((count == 0) | ~may):
                     m.next = "INDEX"
+                    with m.If((count != 0) & by_turn):
+                        m.d.sync += [parked.eq(1), parked_row.eq(row)]
                 with m.Elif(self.ring_reads.ready):
                     m.d.comb += budget.reserve.eq(count)
-                    m.d.sync += [now.fetched.eq(now.fetched + count), now.lines.eq(now.lines + 1), pending.eq(pending - count)]
+                    m.d.sync += [now.fetched.eq(now.fetched + count), now.lines.eq(now.lines + 1),
+                                 pending.eq(pending - count), room.eq(room - count)]
                     m.next = "INDEX"
 
             with m.State("INDEX"):
-                wanted = (now.stale | (now.silent & (pending == 0))) & ~now.index_pending & ~self.hold
+                # A silent driver's index is looked at while the last line that is known is still to be read, so that the next follows it at once.
+                soon = (pending == 0) | ((count != 0) & (pending <= _LINE))
+                wanted = (now.stale | (now.silent & soon)) & ~now.index_pending & ~self.hold
                 m.d.comb += self.index_reads.valid.eq(wanted & self.index_free)
                 with m.If(~wanted):
                     m.next = "STORE"
@@ -329,8 +345,9 @@ class AvailController(wiring.Component):
                 with m.If(mine & ~config.enabled & ~now.index_pending & (now.lines == 0)):
                     m.d.sync += self.row_clean.eq(1)
                 # With lines under way the end of one brings the row back, with a full window chains that are done with; else it comes by itself.
-                more = (pending != 0) & (room != 0) & ((now.lines == 0) | ((count != 0) & (now.lines != self._lines)))
-                with m.If((again | more) & config.enabled & ~self.drain & ~self.hold):
+                another = (count != 0) & (now.lines != self._lines) & (pending >= _WORTH_A_LINE) & (room >= _WORTH_A_LINE)
+                more = (pending != 0) & (room != 0) & ~narrow & ((now.lines == 0) | another)
+                with m.If((again | (more & ~(parked & (parked_row == row)))) & config.enabled & ~self.drain & ~self.hold):
                     m.next = "AGAIN"
 
             with m.State("AGAIN"):

@@ -50,8 +50,8 @@ class DescriptorItem(data.StructLayout):
 class DescriptorReader(wiring.Component):
     """Reads lines that have arrived and hands out their descriptors in order.
 
-    A cycle per word of buffer memory and one per descriptor, one more for the first word. ``skip``, given with an accepted item,
-    drops the rest of its line. The context of a descriptor line goes back with its last item; one of a walk stays
+    One descriptor a cycle where a word of the memory has several and items are taken at once, else one more per word; two more per line. ``skip``,
+    given with an accepted item, drops the rest of its line. The context of a descriptor line goes back with its last item; one of a walk stays
     with its walk.
 
     Members
@@ -106,15 +106,22 @@ class DescriptorReader(wiring.Component):
         ]
         following = Signal(4)
         m.d.comb += following.eq(index + 1)
+        in_word = per_word - 1                   # bits of an index that count within a word
+        fresh = Signal()                         # the next word, asked for ahead, is at the port in this cycle
+        m.d.sync += fresh.eq(0)
         if per_word > 1:
             m.d.comb += raw.eq(word.word_select(index[:per_word.bit_length() - 1], size))
         else:
             m.d.comb += raw.eq(word)
 
-        def ask(index, part):
-            """Read the word that holds this part of this descriptor."""
+        def address(index, part):
+            """Ask for the word that holds this part of this descriptor."""
             m.d.comb += [self.port.valid.eq(1),
                          self.port.word.eq(index >> (per_word.bit_length() - 1) if per_word > 1 else index * parts + part)]
+
+        def ask(index, part):
+            """Do so, and wait for it."""
+            address(index, part)
             m.next = "ASK_WORD"
             with m.If(self.port.ready):
                 m.next = "TAKE_WORD"
@@ -122,10 +129,11 @@ class DescriptorReader(wiring.Component):
         with m.FSM(name="descriptor_reader"):
             with m.State("IDLE"):
                 m.d.comb += [self.answers.ready.eq(1), self.idle.eq(~self.answers.valid)]
+                m.d.comb += self.port.context.eq(self.answers.payload.context)
                 m.d.sync += [index.eq(0), part.eq(0)]
                 with m.If(self.answers.valid):
                     m.d.sync += answer.eq(self.answers.payload)
-                    m.next = "ASK_WORD"
+                    ask(0, 0)
                     with m.If(self.answers.payload.error):
                         m.next = "GIVE"
             with m.State("ASK_WORD"):
@@ -144,11 +152,17 @@ class DescriptorReader(wiring.Component):
             with m.State("GIVE"):
                 m.d.comb += self.items.valid.eq(1)
                 with m.If(self.items.ready):
-                    m.d.sync += [index.eq(index + 1), part.eq(0)]
-                    with m.If(following[:per_word.bit_length() - 1] != 0):
-                        m.next = "GIVE"
-                    with m.Else():
-                        ask(following, 0)
+                    m.d.sync += [index.eq(following), part.eq(0)]
+                    if per_word > 1:
+                        # What follows this word is asked for one descriptor ahead, for the case that this next one is taken at once.
+                        with m.If((following & in_word) == in_word):
+                            address(following + 1, 0)
+                            m.d.sync += fresh.eq(self.port.ready)
+                    with m.If((following & in_word) == 0):
+                        with m.If(fresh):
+                            m.d.sync += word.eq(self.port.data)
+                        with m.Else():
+                            ask(following, 0)
                     with m.If(item.last | self.skip):
                         m.d.comb += self.free.valid.eq(~answer.walk)
                         m.next = "IDLE"

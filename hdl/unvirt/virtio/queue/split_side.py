@@ -55,7 +55,7 @@ class SplitSide(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.avail = avail = AvailController(**self._sizes, slots=self._slots, window=self._window,
-                                                       lines=max(1, self._contexts // 32))
+                                                       lines=max(1, 3 * self._contexts // 64))
         m.submodules.ring = ring = RingParser(**self._sizes, contexts=self._contexts)
         side = self.side
         connect(m, flipped(side.visits), avail.visits)

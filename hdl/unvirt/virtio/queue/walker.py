@@ -26,10 +26,10 @@ __all__ = ["Walker"]
 class Walker(wiring.Component):
     """Completes chains: a single descriptor at once, longer ones by walking in one of several contexts.
 
-    A head with neither NEXT nor INDIRECT takes two cycles. Every other chain waits for a walk context, reads its table in lines of four
-    (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. Which chain
-    is walked when, and how segment groups are shared, decides :class:`~unvirt.virtio.queue.walk_admission.WalkAdmission`; a walk that may not have
-    another group gives its own back and starts again later.
+    Heads with neither NEXT nor INDIRECT are taken one a cycle, the first in two. Every other chain waits for a walk context, reads its table in lines
+    of four (chain) or eight (indirect table) descriptors, and takes four to five cycles a descriptor; walks overlap, none holds the others up. Which
+    chain is walked when, and how segment groups are shared, decides :class:`~unvirt.virtio.queue.walk_admission.WalkAdmission`; a walk that may not
+    have another group gives its own back and starts again later.
 
     Violations [virtio 2.7.5.3]: index beyond the table, more than ``max_chain`` descriptors or than the ring has, INDIRECT inside a table, with
     NEXT, not negotiated, or with a length of zero or no multiple of 16, readable after writable, a readable buffer in a sink row. Lengths
@@ -117,6 +117,7 @@ class Walker(wiring.Component):
         state = Signal(shape)
         walk = Signal(range(self._walks))
         from_item = Signal()             # `desc` came from a line, not from the waiting list
+        failed = Signal()                # the head at hand could not be read
         shortage = Signal(Shortage(self._groups))
         m.submodules.admission = admission = WalkAdmission(rows=self._rows, groups=self._groups, walks=self._walks, chain_groups=self._chain_groups)
         # Chains of each row that wait or walk.
@@ -162,9 +163,9 @@ class Walker(wiring.Component):
             self.ends.payload.end.position.eq(state.position),
             self.ends.payload.end.length.eq(state.ring_slots),
             waiting.note_slot.eq(store.slot),
-            waiting.note.descriptor.eq(item.descriptor),
-            waiting.note.row.eq(item.row),
-            waiting.note.position.eq(item.position),
+            waiting.note.descriptor.eq(desc),
+            waiting.note.row.eq(state.row),
+            waiting.note.position.eq(state.position),
             waiting.put_slot.eq(state.slot),
             waiting.put_sink.eq(sink_row),
             waiting.short.eq(shortage),
@@ -184,6 +185,14 @@ class Walker(wiring.Component):
         def accept(skip):
             m.d.comb += [self.items.ready.eq(from_item), self.skip.eq(skip)]
 
+        def take_head():
+            """Take the next head, if there is one; the slot of its position is looked up in this cycle."""
+            m.next = "IDLE"
+            with m.If(self.items.valid & ~item.walk):
+                m.d.comb += self.items.ready.eq(1)
+                m.d.sync += [state.row.eq(item.row), state.position.eq(item.position), desc.eq(item.descriptor), failed.eq(item.error)]
+                m.next = "HEAD"
+
         def record_chain(**fields):
             """The chain at hand is complete; ``fields`` are those that its walk's state does not have."""
             m.d.comb += store.chain_valid.eq(1)
@@ -195,11 +204,9 @@ class Walker(wiring.Component):
                 m.d.sync += from_item.eq(self.items.valid)
                 with m.If(self.items.valid):
                     m.d.sync += [walk.eq(item.context), state.eq(walk_read.data), desc.eq(arrived)]
-                    m.next = "STEP"
-                    with m.If(~item.walk):
-                        # The slot of this position is looked up in this cycle.
-                        m.d.sync += [state.row.eq(item.row), state.position.eq(item.position), desc.eq(item.descriptor)]
-                        m.next = "HEAD"
+                    take_head()
+                    with m.If(item.walk):
+                        m.next = "STEP"
                 with m.Elif(waiting.valid):
                     m.d.comb += waiting.take.eq(1)
                     m.next = "START"
@@ -210,13 +217,12 @@ class Walker(wiring.Component):
                 flags = desc.flags
                 m.d.sync += state.slot.eq(store.slot)
                 m.d.comb += waiting.note_valid.eq(1)
+                bad = failed | (sink_row & ~flags.write & ~flags.next & ~flags.indirect)
                 with m.If(drain):
-                    accept(skip=0)
-                    m.next = "IDLE"
-                with m.Elif(item.error | (sink_row & ~flags.write & ~flags.next & ~flags.indirect)):
+                    take_head()
+                with m.Elif(bad):
                     m.d.comb += self.violation.eq(1)
-                    accept(skip=0)
-                    m.next = "IDLE"
+                    take_head()
                 with m.Elif(flags.next | flags.indirect):
                     m.next = "PUT_WAITING"
                 with m.Else():
@@ -224,14 +230,13 @@ class Walker(wiring.Component):
                     record_chain(single=1, address=desc.address, id=desc.next, ring_slots=1, groups=0,
                                  readable=Mux(flags.write, 0, length), writable=Mux(flags.write, length, 0))
                     m.d.comb += [store.chain_slot.eq(store.slot), self.ready_rows.valid.eq(~sink_row)]
-                    accept(skip=0)
-                    m.next = "IDLE"
-                    with m.If(~sink_row & ~self.ready_rows.ready):
+                    with m.If(sink_row | self.ready_rows.ready):
+                        take_head()
+                    with m.Else():
                         m.next = "ANNOUNCE"
 
             with m.State("PUT_WAITING"):
                 m.d.comb += [waiting.put.eq(1), longer.taken_valid.eq(1)]
-                accept(skip=0)
                 m.next = "IDLE"
 
             with m.State("ANNOUNCE"):
