@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The ruler of the bench is right: nobody is better than the limit, and counting counts."""
 
+import random
+
 import pytest
 
 from unvirt_sim.bench.figures import cycles_per_packet, reads_in_flight, traffic
-from unvirt_sim.bench.limits import limit
+from unvirt_sim.bench.limits import Cost, limit
 from unvirt_sim.bench.link import LINKS, beats, wire_bytes
 from unvirt_sim.bench.peer import PUBLISHED, ratio_to_limit
 from unvirt_sim.bench.load import Load
@@ -33,6 +35,23 @@ def test_cost_of_a_tlp():
     assert wire_bytes(Seen.DOWN_COMPLETION, 0, 76) == 96
     assert beats(Seen.DOWN_COMPLETION, 0, 76, 256) == 3
     assert beats(Seen.UP_READ, 0, 512, 64) == 1
+
+
+@pytest.mark.parametrize("width", [64, 256, 512])
+@pytest.mark.parametrize("move, unit", [("write", 8), ("write", 16), ("read", 2), ("read", 16)])
+def test_no_batches_cost_less(width, move, unit, seed):
+    """Whatever the batches are, one after the other they cost what the limit takes for their mean, or more; batches of one size cost just that."""
+    rng = random.Random(f"{seed} {width} {move} {unit}")
+    for _ in range(40):
+        sizes = [rng.randint(1, rng.choice([3, 10, 64])) for _ in range(rng.randint(1, 12))]
+        each, least = Cost(width, 256), Cost(width, 256)
+        for number in sizes:
+            getattr(each, move)(unit * number, 1 / sum(sizes))
+        least.batches(move, sum(sizes) / len(sizes), lambda number: unit * number)
+        for name in ("bytes", "beats"):
+            for way in ("up", "down"):
+                assert getattr(least, name)[way] <= getattr(each, name)[way] + 1e-9
+                assert getattr(least, name)[way] > 0.5 * getattr(each, name)[way] or not getattr(each, name)[way]
 
 
 def test_acks_and_credits_take_their_share():

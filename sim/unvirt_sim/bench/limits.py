@@ -23,7 +23,7 @@ from .figures import traffic, wire_left
 from .link import beats, wire_bytes
 from .load import HEADER
 
-__all__ = ["Limit", "limit"]
+__all__ = ["Cost", "Limit", "limit"]
 
 MPS, MRRS, PAGE, RCB, ENTRY, DESCRIPTOR, ELEMENT, EVENT = 256, 512, 4096, 64, 2, 16, 8, 4
 
@@ -57,7 +57,7 @@ def _completions(address, size, boundary):
     return out
 
 
-class _Cost:
+class Cost:
     """Bytes and beats of both directions per packet."""
 
     def __init__(self, width, boundary):
@@ -91,7 +91,7 @@ class _Cost:
         mean = max(1.0, mean)
         single = {}
         for number in range(1, int(mean) + 2 + self.width // 16):
-            single[number] = _Cost(self.width, self.boundary)
+            single[number] = Cost(self.width, self.boundary)
             getattr(single[number], move)(size(number))
         mixes = [(low, high, (mean - low) / (high - low)) for low in single for high in single if low <= mean < high]
         for name in ("bytes", "beats"):
@@ -128,7 +128,7 @@ def _packed_costs(cost, refill, reads, used, rearms):
 
 def limit(run):
     """Return the limit of a run at the batches seen in it."""
-    cost = _Cost(run.width, {"large": MPS, "rcb": RCB}[run.cut])
+    cost = Cost(run.width, {"large": MPS, "rcb": RCB}[run.cut])
     names = [name for name, wanted in (("tx", run.load.transmit), ("rx", run.load.receive)) if wanted]
     batches = []
     for name in names:

@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import Doorbell, QueueConfigPort, row_width
-from .contract import RowDrain
+from .contract import RowDrain, worth_fetching
 from .reads import LineRead, SmallAnswer, SmallRead
 from .rows import RowMemory, Sweep, connect_sweep
 from .slots import SlotBudget
@@ -48,7 +48,10 @@ class AvailController(wiring.Component):
     polled, one read in flight, until it shows nothing new; then flags = 0 is written and the index read again behind that write [DER-RACE-01]. With
     ``event_idx`` a driver that has notified is silent by itself until avail_event is written: so the index is polled in the same way, and where it
     stands still it is written to avail_event instead [virtio 2.7.10]. An index more than the queue size ahead of the position is a violation. Each
-    event takes six cycles and what its requests wait.
+    event takes eight cycles, nine if its row comes back, and what its requests wait.
+
+    **Ordering**: rows have their turns in the order of ``visits``, and one that finds no context for its line keeps the turn until there is one.
+    Answers, finished lines and turns are served round robin.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ class AvailController(wiring.Component):
     index_free, ring_free : ``In(1)``
         There is a context for an index read, for a ring read.
     again : ``Out(stream)``
-        Rows that could not go on for want of slots or of a context, back to the scheduler's tail.
+        Rows that could not go on for want of slots or of a context for an index, back to the scheduler's tail.
     flags : ``Out(stream.Signature(WriteBeat))``
         Writes of used flags and of avail_event.
     retired_row, retired : ``Out``/``In``
@@ -97,7 +100,7 @@ class AvailController(wiring.Component):
         self._rows = rows
         self._slots = slots
         self._window = window
-        self._worth = min(max(4, window // 8), window // 2)
+        self._worth = worth_fetching(window)
         width = row_width(rows)
         super().__init__({
             "event_idx": In(1),
@@ -177,7 +180,6 @@ class AvailController(wiring.Component):
         line_left = Signal(7)
         count = Signal(7)
         again = Signal()                       # for want of a context
-        called = Signal()                      # by turn and not for a doorbell: there is room, or somebody lacks chains
         narrow = Signal()                      # a window so full that a line would bring little
         parked = Signal()                      # a row that had its turn waits for a context for its line
         parked_row = Signal.like(row)
@@ -238,7 +240,6 @@ class AvailController(wiring.Component):
                 m.d.comb += self.rung_clear.eq(self.rung)
                 m.d.sync += [
                     now.stale.eq(stale),
-                    called.eq(by_turn & ~self.rung),
                     # avail_event lies behind the used elements.
                     flags_address.eq(config.device + Mux(self.event_idx, 4 + (config.size << 3), 0)),
                 ]
@@ -302,7 +303,7 @@ class AvailController(wiring.Component):
                 # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost.
                 with m.If(self.hold | (now.lines == self._lines) | (pending == 0) | ((now.lines != 0) & (smallest < _WORTH_A_LINE))):
                     m.d.sync += count.eq(0)
-                with m.Elif(~called & (room < self._worth) & (room < pending)):
+                with m.Elif(~by_turn & (room < self._worth) & (room < pending)):
                     m.d.sync += [count.eq(0), narrow.eq(1)]
                 m.next = "RING"
 
@@ -312,6 +313,7 @@ class AvailController(wiring.Component):
                 m.d.comb += self.ring_reads.valid.eq((count != 0) & may)
                 with m.If((count == 0) | ~may):
                     m.next = "INDEX"
+                    m.d.sync += count.eq(0)
                     with m.If((count != 0) & by_turn):
                         m.d.sync += [parked.eq(1), parked_row.eq(row)]
                 with m.Elif(self.ring_reads.ready):
@@ -321,7 +323,7 @@ class AvailController(wiring.Component):
                     m.next = "INDEX"
 
             with m.State("INDEX"):
-                # A silent driver's index is looked at while the last line that is known is still to be read, so that the next follows it at once.
+                # With a line read here whose next is the last that is known, a silent driver's index is looked at, so that more follows at once.
                 soon = (pending == 0) | ((count != 0) & (pending <= _LINE))
                 wanted = (now.stale | (now.silent & soon)) & ~now.index_pending & ~self.hold
                 m.d.comb += self.index_reads.valid.eq(wanted & self.index_free)

@@ -16,7 +16,7 @@ from ...stream.flags import FlagTable
 from ...stream.free_list import FreeList
 from ...stream.ram import read_settled, settled_memory
 from ..contract import row_width
-from .contract import GROUP_SEGMENTS, ChainPortSignature, ChainRecord, Segment
+from .contract import GROUP_SEGMENTS, ChainPortSignature, ChainRecord, Segment, worth_fetching
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["ChainAdd", "ChainStore", "WalkerPortSignature"]
@@ -83,8 +83,8 @@ class ChainStore(wiring.Component):
     give_back : ``In(stream)``
         Groups without a slot, from a walk that gave up.
     made_room : ``Out(stream.Signature(row))``
-        So many chains of this row were released that it is worth while to fetch more: every ``min(max(4, window // 8), window // 2)`` positions.
-        A release waits for it.
+        So many chains of this row were released that it is worth while to fetch more: every ``worth_fetching(window)`` positions. A release waits
+        for it.
     at_rest : ``Out(1)``
         Every slot and group is in its pool.
     sweep : ``In``
@@ -95,7 +95,7 @@ class ChainStore(wiring.Component):
         self._rows = rows
         self._slots = slots
         self._window = window
-        self._unit = min(max(4, window // 8), window // 2)
+        self._unit = worth_fetching(window)
         self._groups = groups
         port = ChainPortSignature(rows, slots, groups)
         super().__init__({

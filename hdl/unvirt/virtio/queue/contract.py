@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from ..contract import row_width
 
 __all__ = ["CHAIN_LENGTH_WIDTH", "GROUP_SEGMENTS", "LENGTH_WIDTH", "Segment", "ChainRecord", "ChainPortSignature",
-           "Published", "Release", "RowDrain", "UsedElement"]
+           "Published", "Release", "RowDrain", "UsedElement", "worth_fetching"]
 
 GROUP_SEGMENTS = 8
 """Segments in one group of the segment store."""
@@ -25,6 +25,11 @@ LENGTH_WIDTH = 20
 
 CHAIN_LENGTH_WIDTH = 12
 """Bits of a number of descriptors in one chain."""
+
+
+def worth_fetching(window):
+    """Return for how many chains together a row with a nearly full ``window`` fetches more: an eighth of it, but not bit by bit."""
+    return min(max(4, window // 8), window // 2)
 
 
 class Segment(data.Struct):
