@@ -29,6 +29,7 @@ def test_many_queues_are_within_the_limit(library, seed, way, packed):
     print(f"{cycles:.2f} cycles a packet, limit {least.cycles:.2f}; {sum(traffic(run, way).bytes.values()):.1f} bytes, {least.bytes:.1f}")
     assert 0.995 * least.cycles <= cycles <= 1.12 * least.cycles
     assert sum(traffic(run, way).bytes.values()) >= 0.99 * least.bytes
+    assert traffic(run, way).requests[way, "descriptors"] <= 0.25, "descriptors are read a few at a time"
     assert all(ring.done >= 4800 / PAIRS / 4 for ring in run.rings[way]), "a queue stands still, or gets on much too late"
 
 
