@@ -61,9 +61,9 @@ class FetchCount(data.StructLayout):
 class SourceIssue(wiring.Component):
     """Reserves buffer space for a whole packet and issues its reads.
 
-    A packet begins when its chain is walked and all of its granules are free; three cycles for one of a single short segment, and one more per
-    further piece or granule. The chain that follows is looked up meanwhile. Packets that are too short or too long are dropped: not fetched, but
-    retired in order.
+    A packet begins when its chain is walked and all of its granules are free; two cycles for one of a single short segment, and one more per
+    further piece or granule. Of the chains that follow, the next one's record and the slot of the one after it are looked up meanwhile. Packets that
+    are too short or too long are dropped: not fetched, but retired in order.
 
     Rows share in bytes of packets, without the header: a visit gives a row ``quantum`` bytes of credit, it begins packets while credit
     is left, then goes to the tail with what it overdrew. Credit that it could not use is kept, up to two quanta, and lost when nothing is
@@ -160,7 +160,8 @@ class SourceIssue(wiring.Component):
         row = Signal(row_width(self._rows))
         now = Signal(SourceRow)
         parsed = Signal(16)
-        slot = Signal(range(self._slots))
+        slot, next_slot = Signal(range(self._slots)), Signal(range(self._slots))
+        walked = Signal()           # the next chain was, when its record was looked up
         chain = Signal(self.chains.chain.shape())
         held_granules, held_pieces = Signal(16), Signal(16)
         retired, done = Signal(SourceRow), Signal(16)
@@ -185,17 +186,19 @@ class SourceIssue(wiring.Component):
             m.d.sync += self.row_clean.eq(0)
 
         chains = self.chains
-        position, following = Signal(16), Signal(16)
+        # The slots of two chains are held, that of the packet at hand and the next one; the order is asked for the one behind them.
+        position, following, looked_up = Signal(16), Signal(16), Signal(range(self._slots))
         m.d.comb += [
-            position.eq(now.position),
+            position.eq(following),
             following.eq(now.position + 1),
+            looked_up.eq(next_slot),
             state.read_row[0].eq(self.visits.payload),
             self.progress_row.eq(self.visits.payload),
             chains.parsed_row.eq(self.visits.payload),
             chains.order_row.eq(row),
             chains.order_position.eq(position),
-            chains.walked_slot.eq(chains.slot),
-            chains.chain_slot.eq(chains.slot),
+            chains.walked_slot.eq(looked_up),
+            chains.chain_slot.eq(looked_up),
             chains.segment_group.eq(group),
             chains.segment_index.eq(segment_index),
             chains.next_group_of.eq(group),
@@ -237,16 +240,28 @@ class SourceIssue(wiring.Component):
             self.pieces.payload.buffer.eq(Cat(offset[:7], granule)),
         ]
 
-        def look(pieces=0):
-            """Go on with the chain at `position` of the cycle before: its slot is known, its record looked up in this cycle."""
+        size = chains.chain.readable
+        bad = Signal()
+        m.d.comb += bad.eq((size < self._shortest) | (size > self._longest) | drain)
+        m.d.sync += walked.eq(chains.walked)
+
+        def begin(pieces=0):
+            """Go on with the chain of `next_slot`, whose record was looked up in the cycle before."""
             m.d.sync += [
-                slot.eq(chains.slot),
+                slot.eq(next_slot), next_slot.eq(chains.slot),
+                chain.eq(chains.chain),
+                drop.eq(bad),
+                cost.eq(Mux(bad, _DROPPED, size - self._header_size)),
+                need.eq(Mux(bad, 0, (size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7)),
+                address.eq(chains.chain.address),
+                left.eq(Mux(chains.chain.single, size, 0)),
+                segments_left.eq(Mux(chains.chain.single, 0, chains.chain.readable_segments)),
+                group.eq(chains.chain.group), segment_index.eq(0),
+                offset.eq(self._start), count.eq(0), advanced.eq(0),
                 held_granules.eq(wrap_sub(now.granules, retired.granules)),
                 held_pieces.eq(wrap_sub(now.pieces + pieces, done)),
             ]
-            m.next = "CHAIN"
-            with m.If(~chains.walked & ~drain):
-                m.next = "IDLE"
+            m.next = "BEGIN"
 
         def go_on(pieces=0):
             """The packet at hand is under way."""
@@ -254,8 +269,10 @@ class SourceIssue(wiring.Component):
                 m.next = "IDLE"
             with m.Elif(credit <= 0):
                 m.next = "AGAIN"
+            with m.Elif(~walked & ~drain):
+                m.next = "IDLE"
             with m.Else():
-                look(pieces)
+                begin(pieces)
 
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
@@ -278,32 +295,22 @@ class SourceIssue(wiring.Component):
                         m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"
             with m.State("SLOT"):
-                look()
+                m.d.comb += looked_up.eq(chains.slot)
+                m.d.sync += next_slot.eq(chains.slot)
+                m.next = "CHAIN"
                 with m.If(credit <= 0):
                     m.next = "AGAIN"
+                with m.Elif(~chains.walked & ~drain):
+                    m.next = "IDLE"
             with m.State("CHAIN"):
-                size = chains.chain.readable
-                bad = (size < self._shortest) | (size > self._longest) | drain
-                m.d.sync += [
-                    chain.eq(chains.chain),
-                    drop.eq(bad),
-                    cost.eq(Mux(bad, _DROPPED, size - self._header_size)),
-                    need.eq(Mux(bad, 0, (size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7)),
-                    address.eq(chains.chain.address),
-                    left.eq(Mux(chains.chain.single, size, 0)),
-                    segments_left.eq(Mux(chains.chain.single, 0,
-                                         chains.chain.readable_segments)),
-                    group.eq(chains.chain.group), segment_index.eq(0),
-                    offset.eq(self._start), count.eq(0), advanced.eq(0),
-                ]
-                m.next = "BEGIN"
+                begin()
             with m.State("BEGIN"):
                 # Where that leaves room for one of another row, two of the longest packets: one is sent while the next is read.
                 packet = -(-(self._start + self._longest) // GRANULE_SIZE)
                 share = max(self._granules // 2, min(2 * packet, self._granules - packet))
                 crowded = ((held_granules != 0) & (held_granules + need > share)) \
                     | (held_pieces >= max(1, self._tags // 2))
-                m.d.comb += position.eq(following)
+                m.d.comb += position.eq(now.position + 2)
                 m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), first.eq(self.pool_head)]
                 with m.If(drop):
                     m.d.comb += self.stat_dropped.eq(~drain)
