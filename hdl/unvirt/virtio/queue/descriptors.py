@@ -151,18 +151,22 @@ class DescriptorReader(wiring.Component):
                         ask(index, part + 1)
             with m.State("GIVE"):
                 m.d.comb += self.items.valid.eq(1)
+                # The word that follows is asked for one descriptor ahead where that is in the same word, and whether this one is taken or not, for
+                # from those who take it to the memory it is far; but not twice running, for others ask as well.
+                ends_word, ahead = (following & in_word) == 0, (following & in_word) == in_word
+                with m.If((ends_word | ahead) & ~item.last & ~fresh):
+                    address(Mux(ends_word, following, following + 1), 0)
+                    m.d.sync += fresh.eq(self.port.ready)
                 with m.If(self.items.ready):
                     m.d.sync += [index.eq(following), part.eq(0)]
-                    if per_word > 1:
-                        # What follows this word is asked for one descriptor ahead, for the case that this next one is taken at once.
-                        with m.If((following & in_word) == in_word):
-                            address(following + 1, 0)
-                            m.d.sync += fresh.eq(self.port.ready)
-                    with m.If((following & in_word) == 0):
+                    with m.If(ends_word):
+                        m.next = "ASK_WORD"
                         with m.If(fresh):
-                            m.d.sync += word.eq(self.port.data)
-                        with m.Else():
-                            ask(following, 0)
+                            if parts == 1:
+                                m.d.sync += word.eq(self.port.data)
+                                m.next = "GIVE"
+                        with m.Elif(self.port.ready):
+                            m.next = "TAKE_WORD"
                     with m.If(item.last | self.skip):
                         m.d.comb += self.free.valid.eq(~answer.walk)
                         m.next = "IDLE"
