@@ -138,6 +138,10 @@ class RingParser(wiring.Component):
             m.d.comb += self.free.valid.eq(1)
             m.next = "FINISH"
 
+        # A cycle old: from the counts to the choice among all reads it is far. The row at hand is the same for several cycles before it is asked.
+        room = Signal()
+        m.d.sync += room.eq(self.room)
+
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid)
@@ -197,7 +201,7 @@ class RingParser(wiring.Component):
                 # Descriptors are requested only now, after the index that exposed them [DER-ORD-03].
                 with m.If(drain):
                     m.next = "ABANDON"
-                with m.Elif(~self.room):
+                with m.Elif(~room):
                     retry(run_start, Mux(index > job.added, index, job.added))
                     with m.If(waiting.i.ready):
                         m.next = "IDLE"
