@@ -131,7 +131,7 @@ PRESETS = {
     "wide": DeviceConfig(data_width=256, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=192,
                          chain_slots=2048, queue_window=512, tx_buffer_size=65536, rx_buffer_size=65536),
     "wide512": DeviceConfig(data_width=512, cycles_per_microsecond=250, rows=8, control_queue=True, meta_tags=48, data_tags=208, meta_contexts=128,
-                            chain_slots=512, queue_window=256, tx_buffer_size=131072,
+                            chain_slots=2048, queue_window=512, tx_buffer_size=131072,
                             rx_buffer_size=131072),
     "entropy": DeviceConfig(personality="entropy", msix_vectors=2, meta_tags=8, data_tags=8, meta_contexts=16, chain_slots=32, queue_window=16,
                             segment_groups=32, max_chain=32, max_queue_size=256, tx_buffer_size=16384, rx_buffer_size=16384),
