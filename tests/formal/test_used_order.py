@@ -46,6 +46,7 @@ class SplitSpec(Elaboratable):
             config.size.eq(SIZE), config.device.eq(Cat(C(USED, 16), C(0, 47), asked)), config.enabled.eq(1),
             writer.writes.ready.eq(AnySeq(1)), writer.published.ready.eq(AnySeq(1)), dut.in_order.eq(0), dut.discard.eq(0),
             Value.cast(element).eq(AnySeq(len(Value.cast(element))) & MEANT), port.waiting.eq(AnySeq(1)), port.begin.eq(AnySeq(1)),
+            port.coming.eq(AnySeq(1)),
         ]
 
         # Elements stay until they are taken or it is another input's turn; a group follows each other; a row has no more used buffers than its ring.

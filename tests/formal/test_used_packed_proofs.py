@@ -62,6 +62,7 @@ class PackedSpec(Elaboratable):
             config.size.eq(size), config.desc.eq(Cat(C(DESC, 16), asked)), config.enabled.eq(1),
             writer.writes.ready.eq(AnySeq(1)), writer.published.ready.eq(AnySeq(1)), dut.in_order.eq(self._in_order), dut.discard.eq(0),
             Value.cast(element).eq(AnySeq(len(Value.cast(element))) & MEANT), port.waiting.eq(AnySeq(1)), port.begin.eq(AnySeq(1)),
+            port.coming.eq(AnySeq(1)),
         ]
 
         # Elements stay, and may begin, until they are taken or it is another input's turn; those of a group follow each other; a row has no more

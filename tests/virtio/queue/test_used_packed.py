@@ -19,10 +19,10 @@ class PackedRig(Rig):
 
     def __init__(self, width, seed, **options):
         super().__init__(width, seed, **options)
-        self.desc = [0x2_0000_0010 * (row + 1) & ~0xF for row in range(ROWS)]
-        self.place = [[0, 1] for _ in range(ROWS)]            # slot and wrap counter of the next used descriptor
-        self.free = [[0, 1] for _ in range(ROWS)]             # where the next buffer is made available
-        self.order = [[] for _ in range(ROWS)]                # (slots, more) of what each row will see
+        self.desc = [0x2_0000_0010 * (row + 1) & ~0xF for row in range(self.rows)]
+        self.place = [[0, 1] for _ in range(self.rows)]            # slot and wrap counter of the next used descriptor
+        self.free = [[0, 1] for _ in range(self.rows)]             # where the next buffer is made available
+        self.order = [[] for _ in range(self.rows)]                # (slots, more) of what each row will see
         self.flags = {}                                       # address of flags -> what lies there
         self.bursts = []
 
@@ -63,7 +63,7 @@ class PackedRig(Rig):
         while True:
             await ctx.tick()
             for address, content in self.host.commands[checked:]:
-                row = next(r for r in range(ROWS) if self.desc[r] <= address < self.desc[r] + 16 * self.size)
+                row = next(r for r in range(self.rows) if self.desc[r] <= address < self.desc[r] + 16 * self.size)
                 offset = address - self.desc[row]
                 assert offset % 16 == 8 and len(content) % 16 == 8 and offset + len(content) <= 16 * self.size
                 assert len(content) <= 16 * BURST - 8
@@ -78,7 +78,7 @@ class PackedRig(Rig):
             checked = len(self.host.commands)
 
     async def take_published(self, ctx):
-        port, last = self.dut.published, [(0, 1)] * ROWS
+        port, last = self.dut.published, [(0, 1)] * self.rows
         while True:
             ctx.set(port.ready, self.rng.random() >= self.stall)
             _, _, valid, ready, payload = await ctx.tick().sample(port.valid, port.ready, port.payload)
@@ -90,7 +90,7 @@ class PackedRig(Rig):
                 self.published.append(payload.row)
 
     def check(self, inputs):
-        for row in range(ROWS):
+        for row in range(self.rows):
             assert self.seen[row] == [(head, written) for elements in inputs for to, head, written, *_ in elements if to == row]
 
 
@@ -145,9 +145,27 @@ def test_bursts(width):
 
 @pytest.mark.parametrize("width", [64, 256])
 def test_bursts_of_one(width):
-    """Elements of rows in turn are bursts of one, which take four cycles each while all else is ready."""
-    rig = PackedRig(width, f"ones {width}", size=256)
-    assert cycles_between_publications(rig, [(number % 2, number, 60, 0, 1) for number in range(120)]) < 4.1
+    """Bursts of one, of many rows, and behind chains of two slots, take four cycles each while all else is ready."""
+    rig = PackedRig(width, f"ones {width}", size=256, rows=256)
+    assert cycles_between_publications(rig, [(number, number, 60, 0, 1) for number in range(180)]) < 4.1
+    rig = PackedRig(width, f"ones behind two {width}", size=256)
+    assert cycles_between_publications(rig, [(number % 2, number, 60, 0, 2) for number in range(120)]) < 4.1
+
+
+def test_rows_in_turn():
+    """Elements of sixteen rows in turn go out in bursts while the write engine is busy."""
+    rig = PackedRig(64, "turns", stall=0.6, size=256, rows=16)
+    elements = [(number % 16, number, 60, 0, 1) for number in range(640)]
+
+    async def feed(ctx):
+        rig.stall = 0           # of writes only
+        await rig.feed(ctx, 0, elements)
+        await rig.until_idle(ctx)
+
+    rig.run(feed)
+    rig.check([elements])
+    print(len(rig.bursts))
+    assert len(rig.bursts) < 640 / 8
 
 
 @pytest.mark.parametrize("number", range(4))

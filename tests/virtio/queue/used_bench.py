@@ -24,16 +24,16 @@ class Rig:
 
     PACKED = False
 
-    def __init__(self, width, seed, *, stall=0.0, size=16):
-        self.rng, self.stall, self.size = seeded(seed), stall, size
-        self.dut = UsedWriter(data_width=width, rows=ROWS, inputs=2)
+    def __init__(self, width, seed, *, stall=0.0, size=16, rows=ROWS):
+        self.rng, self.stall, self.size, self.rows = seeded(seed), stall, size, rows
+        self.dut = UsedWriter(data_width=width, rows=rows, inputs=2)
         self.host = HostWrites(self.rng, width // 8)
-        self.device = [0x1_0000_1000 * (row + 1) + 4 * row for row in range(ROWS)]
-        self.index = [0] * ROWS
-        self.seen = [[] for _ in range(ROWS)]
+        self.device = [0x1_0000_1000 * (row + 1) + 4 * row for row in range(rows)]
+        self.index = [0] * rows
+        self.seen = [[] for _ in range(rows)]
         self.published = []
         self.accepted = [[], []]           # elements in the order of each input
-        self.given, self.taken = [0] * ROWS, [0] * ROWS      # ring entries of elements that were given, and that came back
+        self.given, self.taken = [0] * rows, [0] * rows      # ring entries of elements that were given, and that came back
 
     async def config(self, ctx):
         while True:
@@ -67,7 +67,7 @@ class Rig:
         while True:
             await ctx.tick()
             for address, content in self.host.commands[checked:]:
-                row = next(r for r in range(ROWS)
+                row = next(r for r in range(self.rows)
                            if self.device[r] <= address < self.device[r] + 4 + 8 * self.size)
                 offset = address - self.device[row]
                 if offset == 2:
@@ -87,7 +87,7 @@ class Rig:
             checked = len(self.host.commands)
 
     async def take_published(self, ctx):
-        port, last = self.dut.published, [0] * ROWS
+        port, last = self.dut.published, [0] * self.rows
         while True:
             ctx.set(port.ready, self.rng.random() >= self.stall)
             _, _, valid, ready, payload = await ctx.tick().sample(port.valid, port.ready,
@@ -127,10 +127,11 @@ class Rig:
         while not ctx.get(self.dut.idle):
             await ctx.tick()
         await ctx.tick().repeat(3)
+        assert not ctx.get(self.dut.urgent), "nothing waits"
 
     def check(self, inputs):
         """Each row saw its elements in order, and no index inside a group."""
-        for row in range(ROWS):
+        for row in range(self.rows):
             wanted = [(head, written) for elements in inputs
                       for to, head, written, *_ in elements if to == row]
             assert self.seen[row] == wanted

@@ -2,7 +2,7 @@
 """The used side: buffers go back to the driver, in the format that was negotiated.
 
     elements --> UsedInputs --> SplitUsedBursts, PackedUsedBursts --> UsedWrites --> writes, published
-                 whose turn     which elements make a write
+                 row by row     which elements make a write
 """
 
 from amaranth import *
@@ -24,9 +24,10 @@ __all__ = ["UsedWriter"]
 class UsedWriter(wiring.Component):
     """Used elements of several inputs: gathered into bursts for the split ring or, with ``packed``, for the packed one, and written.
 
-    **Latency**: four cycles from an element to the first beat of its write. **Throughput**: one burst is written while the next is gathered: of one
+    **Latency**: six cycles from an element to the first beat of its write. **Throughput**: one burst is written while the next is gathered: of one
     element each they take three cycles, in the packed ring four. **Ordering**: of a row elements, index, ``published``, each after the one before was
-    accepted by the write engine. **Back-pressure**: each input takes 32 elements, then waits.
+    accepted by the write engine. **Back-pressure**: 32 elements of each of up to 16 rows are taken, of more rows
+    fewer each; what is more waits.
 
     Parameters
     ----------
@@ -81,9 +82,10 @@ class UsedWriter(wiring.Component):
             connect(m, flipped(source), inputs.elements[number])
         connect(m, writes.writes, flipped(self.writes))
         connect(m, writes.published, flipped(self.published))
-        connect_sweep(m, self.sweep, (split, packed))
+        connect_sweep(m, self.sweep, (inputs, split, packed))
         m.d.comb += [
             self.idle.eq(inputs.empty & split.idle & packed.idle & writes.idle),
+            inputs.discard.eq(self.discard),
             inputs.mark.eq(self.mark),
             self.passed.eq(inputs.passed),
             self.urgent.eq(inputs.crowded | writes.urgent),
@@ -95,6 +97,7 @@ class UsedWriter(wiring.Component):
             m.d.comb += [
                 maker.port.element.eq(inputs.port.element),
                 maker.port.waiting.eq(inputs.port.waiting & mine),
+                maker.port.coming.eq(inputs.port.coming),
                 maker.port.begin.eq(inputs.port.begin & mine),
                 maker.config.config.eq(self.config.config),
                 maker.discard.eq(self.discard),

@@ -37,7 +37,7 @@ class PackedUsedBursts(wiring.Component):
     the first is written last, behind all others [PACK-MULTI-01]: a driver looks at the slots in their order. With ``in_order`` a descriptor stands
     for those before it in the burst whose buffers were used completely, in the slot of the first of them [PACK-INORD-02].
 
-    **Latency**: two cycles from an element at ``port`` to its burst, one more if it was another input's turn. **Throughput**: a burst takes a cycle
+    **Latency**: two cycles from an element at ``port`` to its burst. **Throughput**: a burst takes a cycle
     for each element and three; while the one before is being written it gathers on.
 
     Members are those of :func:`~unvirt.virtio.queue.used_writes.UsedBurstsSignature`; ``place`` of what a burst publishes is the slot behind it, and
@@ -119,7 +119,7 @@ class PackedUsedBursts(wiring.Component):
                 m.d.sync += [count.eq(0), closed.eq(0), grouped.eq(0), ended.eq(0), open_batch.eq(0), advanced.eq(0),
                              packets.eq(0), row.eq(element.row)]
                 with m.If(self.discard):
-                    m.d.comb += [take.eq(waiting), self.port.pass_on.eq(~waiting)]
+                    m.d.comb += self.port.pass_on.eq(1)
                 with m.Elif(waiting & self.port.begin):
                     # The row's configuration and place are looked up in this cycle.
                     m.next = "LOAD"
@@ -144,7 +144,7 @@ class PackedUsedBursts(wiring.Component):
                                          closed.eq(merge | (element.ring_slots != 1) | wraps | (count == BURST - 1))]
                             with m.If(count == 0):
                                 m.d.sync += first.eq(place)
-                with m.Elif((~grouped | ended | closed) & ~open_batch & port.free):
+                with m.Elif((~(grouped | self.port.coming) | ended | closed) & ~open_batch & port.free):
                     m.d.comb += [port.give.eq(1), self.port.pass_on.eq(~grouped), places.write_valid.eq(~grouped)]
                     m.d.sync += [count.eq(0), closed.eq(0)]
                     m.next = "IDLE"

@@ -17,11 +17,11 @@ class SplitUsedBursts(wiring.Component):
     """Gathers used elements, and counts the index on.
 
     Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of
-    another row. Then the next input with elements has its turn. An element with ``more`` set is not published before its successors: the index
+    another row. Then the next row with elements has its turn. An element with ``more`` set is not published before its successors: the index
     waits for the end of the group, even over several writes [NET-RX-04]. With ``in_order`` an element stands for those before it in the burst that
     were used completely, in the slot of the first of them [SPLIT-INORD-03].
 
-    **Latency**: two cycles from an element at ``port`` to its burst, one more if it was another input's turn. **Throughput**: a burst takes a cycle
+    **Latency**: two cycles from an element at ``port`` to its burst. **Throughput**: a burst takes a cycle
     for each element and two; while the one before is being written it gathers on.
 
     Members are those of :func:`~unvirt.virtio.queue.used_writes.UsedBurstsSignature`; ``place`` of what a burst publishes is the used index.
@@ -95,7 +95,7 @@ class SplitUsedBursts(wiring.Component):
                 with m.If(~resume):
                     m.d.sync += packets.eq(0)
                 with m.If(self.discard):
-                    m.d.comb += [take.eq(waiting), self.port.pass_on.eq(~waiting)]
+                    m.d.comb += self.port.pass_on.eq(1)
                     m.d.sync += [resume.eq(0), open_group.eq(0)]
                 with m.Elif(waiting & (begin | resume)):
                     # The row's configuration and index are looked up in this cycle.
@@ -114,7 +114,7 @@ class SplitUsedBursts(wiring.Component):
                     m.next = "IDLE"
                 with m.Elif(waiting & (element.row == row) & fits & (begin | open_group | (count == 0))):
                     gather()
-                with m.Elif((~open_group | ~fits) & self.burst.free):
+                with m.Elif((~(open_group | self.port.coming) | ~fits) & self.burst.free):
                     m.d.comb += [self.burst.give.eq(1), index.write_valid.eq(~open_group), self.port.pass_on.eq(~open_group)]
                     m.d.sync += [old.eq(following), resume.eq(open_group)]
                     m.next = "IDLE"
