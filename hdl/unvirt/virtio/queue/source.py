@@ -160,16 +160,22 @@ class SourceIssue(wiring.Component):
         row = Signal(row_width(self._rows))
         now = Signal(SourceRow)
         parsed = Signal(16)
-        slot, next_slot = Signal(range(self._slots)), Signal(range(self._slots))
+        slot = Signal(range(self._slots))
+        next_slot = Signal(range(self._slots))
         walked = Signal()           # the next chain was, when its record was looked up
         chain = Signal(self.chains.chain.shape())
-        held_granules, held_pieces = Signal(16), Signal(16)
-        retired, done = Signal(SourceRow), Signal(16)
+        held_granules = Signal(16)
+        held_pieces = Signal(16)
+        retired = Signal(SourceRow)
+        done = Signal(16)
         need = Signal(range(self._granules + 2))
         drop = Signal()
-        credit, cost = Signal(signed(16)), Signal(14)
-        address, left = Signal(64), Signal(LENGTH_WIDTH)
-        granule, tail = Signal(range(self._granules)), Signal(range(self._granules))
+        credit = Signal(signed(16))
+        cost = Signal(14)
+        address = Signal(64)
+        left = Signal(LENGTH_WIDTH)
+        granule = Signal(range(self._granules))
+        tail = Signal(range(self._granules))
         offset = Signal(8)
         segments_left = Signal(len(chain.segments))
         segment_index = Signal(3)
@@ -187,7 +193,9 @@ class SourceIssue(wiring.Component):
 
         chains = self.chains
         # The slots of two chains are held, that of the packet at hand and the next one; the order is asked for the one behind them.
-        position, following, looked_up = Signal(16), Signal(16), Signal(range(self._slots))
+        position = Signal(16)
+        following = Signal(16)
+        looked_up = Signal(range(self._slots))
         m.d.comb += [
             position.eq(following),
             following.eq(now.position + 1),

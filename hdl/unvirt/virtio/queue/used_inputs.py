@@ -150,7 +150,7 @@ class UsedInputs(wiring.Component):
             begins.read_row[0].eq(rows[next_chosen]),
             level.eq(wrap_sub(before.last, begins.read_value[0])),
             self._put.eq(looked & (level != self._depth) & self._listens & ~self.discard),
-            # So is a group that fills its ring, for more of it finds no room.
+            # A group that fills its ring begins as it is, for more of it finds no room.
             self._completes.eq(self._put & (~entering.more | ((level == self._depth - 1) & (before.complete == begins.read_value[0])))),
             self._ended.last.eq(before.last + 1),
             self._ended.complete.eq(Mux(self._completes, before.last + 1, before.complete)),
