@@ -79,6 +79,15 @@ def run(sizes, cycles, pieces_ready, granules):
     return began, most
 
 
+def test_two_cycles_a_packet():
+    """Packets of one piece each begin every two cycles; a visit costs six more, for which it begins as many as its bytes allow."""
+    cycles = 4000
+    began, _ = run((64,) * 8, cycles, lambda: 1, lambda: GRANULES)
+    packets = sum(began) / 64
+    print(f"{cycles / packets:.2f} cycles a packet")
+    assert packets * (2 + 6 * 64 / QUANTUM) >= cycles
+
+
 @pytest.mark.parametrize("busy", ["free", "stalls", "short of granules"])
 def test_rows_share_in_bytes(busy):
     """Within 5 % after 40 rounds at least, with reads that wait, and with a buffer in which long packets seldom find room."""

@@ -155,15 +155,7 @@ def test_bursts_of_one(width):
 def test_rows_in_turn():
     """Elements of sixteen rows in turn go out in bursts while the write engine is busy."""
     rig = PackedRig(64, "turns", stall=0.6, size=256, rows=16)
-    elements = [(number % 16, number, 60, 0, 1) for number in range(640)]
-
-    async def feed(ctx):
-        rig.stall = 0           # of writes only
-        await rig.feed(ctx, 0, elements)
-        await rig.until_idle(ctx)
-
-    rig.run(feed)
-    rig.check([elements])
+    rig.run_in_turn([(number % 16, number, 60, 0, 1) for number in range(640)])
     print(len(rig.bursts))
     assert len(rig.bursts) < 640 / 8
 

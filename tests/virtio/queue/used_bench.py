@@ -122,6 +122,16 @@ class Rig:
             simulator.add_testbench(bench, background=True)
         simulator.run()
 
+    def run_in_turn(self, elements):
+        """Give ``elements`` as fast as they are taken, while the write engine stalls."""
+        async def feed(ctx):
+            self.stall = 0          # of writes only
+            await self.feed(ctx, 0, elements)
+            await self.until_idle(ctx)
+
+        self.run(feed)
+        self.check([elements])
+
     async def until_idle(self, ctx):
         await ctx.tick().repeat(3)
         while not ctx.get(self.dut.idle):

@@ -35,8 +35,8 @@ class MetaReader(wiring.Component):
     """Issues the engine's small reads and sorts their answers.
 
     Requests are taken round robin, one per cycle, each when a context of its kind is free. Answers come as
-    the completions do, in any order. At most half of the descriptor contexts serve one row, one more if its reads
-    follow each other at once (``line_room`` for ``line_room_row``, synchronous; a read is counted in a look-up of the cycle after it), so that reads
+    the completions do, in any order. At most half of the descriptor contexts serve one row (``line_room`` for
+    ``line_room_row``, synchronous; a read is counted in a look-up of the cycle after it, and who looks earlier may get one more), so that reads
     which are never answered stop one queue only.
 
     Parameters

@@ -138,9 +138,9 @@ class RingParser(wiring.Component):
             m.d.comb += self.free.valid.eq(1)
             m.next = "FINISH"
 
-        # A cycle old: from the counts to the choice among all reads it is far. The row at hand is the same for several cycles before it is asked.
-        room = Signal()
-        m.d.sync += room.eq(self.room)
+        # A cycle old, for from the counts to the choice among all reads it is far: it does not know of a read of two cycles ago.
+        room, read_before, unsure = Signal(), Signal(), Signal()
+        m.d.sync += [room.eq(self.room), read_before.eq(self.reads.valid & self.reads.ready), unsure.eq(read_before)]
 
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
@@ -201,6 +201,8 @@ class RingParser(wiring.Component):
                 # Descriptors are requested only now, after the index that exposed them [DER-ORD-03].
                 with m.If(drain):
                     m.next = "ABANDON"
+                with m.Elif(unsure):
+                    m.next = "READ_RUN"
                 with m.Elif(~room):
                     retry(run_start, Mux(index > job.added, index, job.added))
                     with m.If(waiting.i.ready):
