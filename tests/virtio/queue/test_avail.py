@@ -23,8 +23,8 @@ class Asked:
     again: int = 0
 
 
-def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False):
-    """Return what is :class:`Asked` for in ``cycles``, when a read takes ``latency`` and rings of ``size`` are always full.
+def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False, active=ROWS):
+    """Return what is :class:`Asked` for in ``cycles``, when a read takes ``latency`` and rings of ``size`` of ``active`` rows are always full.
 
     The chains of a line are given back when it ends, or one of each row ``every`` so many cycles, and the row is called after as many as in the
     engine; the driver makes as many available, and notifies, unless it ``obeys`` and was told that it need not.
@@ -32,7 +32,7 @@ def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False):
     dut = AvailController(data_width=64, rows=ROWS, slots=SLOTS, window=WINDOW, lines=LINES)
     asked = Asked()
     retired, fetched, rung, told = [0] * ROWS, [0] * ROWS, [True] * ROWS, [False] * ROWS
-    waiting, answers, lines = deque(range(ROWS)), deque(), deque()
+    waiting, answers, lines = deque(range(active)), deque(), deque()
 
     def offer(ctx, port, items, payload, now):
         """Drive ``port`` with the first of ``items``, which are (cycle from which it is there, what is there)."""
@@ -123,6 +123,12 @@ def test_rows_are_served_in_portions(latency, every):
     assert asked.entries >= UNIT * sum(asked.lines)
     assert asked.again <= sum(asked.lines) / 5
     check_shares(asked.lines)
+
+
+def test_the_end_of_a_ring_is_read_beside_others():
+    """A ring whose last line has two entries has as many lines under way there as elsewhere, when no other row waits for its turn."""
+    asked = ask(contexts=8, latency=100, cycles=8000, active=1)
+    assert asked.entries >= 8000 / (100 + 15) * LINES * SIZE / 5
 
 
 def test_an_index_is_not_read_for_want_of_a_context():

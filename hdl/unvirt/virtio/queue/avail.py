@@ -300,8 +300,12 @@ class AvailController(wiring.Component):
                     m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
                     smallest = chosen
                 m.d.sync += [count.eq(smallest), narrow.eq(0)]
-                # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost.
-                with m.If(self.hold | (now.lines == self._lines) | (pending == 0) | ((now.lines != 0) & (smallest < _WORTH_A_LINE))):
+                # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost. An end of a
+                # line or of the ring with much behind it is, unless other rows wait for their turn: who goes without it stands still.
+                rest = Signal()
+                m.d.comb += rest.eq(~self.visits.valid & ~parked & (pending >= _WORTH_A_LINE) & (room >= _WORTH_A_LINE) & (free >= _WORTH_A_LINE))
+                worth = (now.lines == 0) | (smallest >= _WORTH_A_LINE) | rest
+                with m.If(self.hold | (now.lines == self._lines) | (pending == 0) | ~worth):
                     m.d.sync += count.eq(0)
                 with m.Elif(~by_turn & (room < self._worth) & (room < pending)):
                     m.d.sync += [count.eq(0), narrow.eq(1)]
