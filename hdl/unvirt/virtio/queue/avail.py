@@ -29,6 +29,10 @@ _WORTH_A_LINE = 16
 """Entries for which a line is read although others of the row are under way."""
 
 
+def _least(one, other):
+    return Mux(one < other, one, other)
+
+
 class AvailRow(data.Struct):
     """State of a row on the available side; all zero after a reset."""
 
@@ -171,6 +175,14 @@ class AvailController(wiring.Component):
             self.coming.eq(coming.read_value[0]),
         ]
 
+        # What a judgement compares is subtracted the cycle before.
+        fresh = Signal(16)                     # entries that the answer tells of, beyond those fetched
+        same = Signal()                        # its index is the one that is known
+        level = Signal()                       # all that is known was fetched
+        ahead = Signal(16)                     # the same of a doorbell's hint
+        hinted = Signal()
+        hint_index = Signal(16)
+        was_stale = Signal()
         pending = Signal(16)
         held = Signal(16)
         room = Signal(range(self._window + 1))
@@ -179,6 +191,8 @@ class AvailController(wiring.Component):
         entry = Signal(64)
         line_left = Signal(7)
         count = Signal(7)
+        some = Signal()                        # count is not zero
+        soon = Signal()                        # little is known beyond what was asked for
         again = Signal()                       # for want of a context
         narrow = Signal()                      # a window so full that a line would bring little
         parked = Signal()                      # a row that had its turn waits for a context for its line
@@ -188,8 +202,8 @@ class AvailController(wiring.Component):
         flags_value = Signal(16)
         flags_address = Signal(64)
         mask = Signal(16)
+        m.d.sync += mask.eq(config.size - 1)
         m.d.comb += [
-            mask.eq(config.size - 1),
             by_turn.eq(~is_answer & ~is_finished),
             budget.unused.eq(self.unused),
             budget.added.eq(self.added),
@@ -227,6 +241,9 @@ class AvailController(wiring.Component):
                     now.eq(found),
                     config.eq(self.config.config),
                     held.eq(wrap_sub(found.fetched, self.retired)),
+                    fresh.eq(wrap_sub(index, found.fetched)),
+                    same.eq(index == found.known),
+                    level.eq(found.known == found.fetched),
                 ]
                 # Whether a doorbell came is looked up in this cycle.
                 with m.If(is_answer):
@@ -237,30 +254,27 @@ class AvailController(wiring.Component):
 
             with m.State("JUDGE"):
                 stale = now.stale | self.rung
+                hint = hints.read_value[0]
                 m.d.comb += self.rung_clear.eq(self.rung)
                 m.d.sync += [
                     now.stale.eq(stale),
+                    was_stale.eq(now.stale),
+                    # A doorbell may be older than an index already read; what it hints at is known only if it is ahead of that.
+                    hinted.eq(self.rung & hint.there & ~is_answer & ~now.index_pending & level),
+                    hint_index.eq(hint.index),
+                    ahead.eq(wrap_sub(hint.index, now.fetched)),
                     # avail_event lies behind the used elements.
                     flags_address.eq(config.device + Mux(self.event_idx, 4 + (config.size << 3), 0)),
                 ]
                 m.next = "PLAN"
-                # A doorbell may be older than an index already read; what it hints at is known only if it is ahead of that.
-                hint = hints.read_value[0]
-                ahead = wrap_sub(hint.index, now.fetched)
-                with m.If(self.rung & hint.there & ~is_answer & ~now.index_pending & (now.known == now.fetched)
-                          & (ahead != 0) & (ahead <= config.size)):
-                    m.d.sync += [now.known.eq(hint.index), now.stale.eq(now.stale)]
-                    with m.If(self.event_idx):
-                        m.d.sync += now.silent.eq(1)
                 with m.If(is_answer & ~self.drain & config.enabled):
-                    fresh = wrap_sub(index, now.fetched)
-                    busy = stale | (now.known != now.fetched)
+                    busy = stale | ~level
                     with m.If(answer.error | (fresh > config.size)):
                         # [virtio 2.7.13.3] the index never runs ahead of the ring [SPLIT-AVAIL-05].
                         m.d.comb += self.violation.eq(1)
                     with m.Else():
                         m.d.sync += now.known.eq(index)
-                        with m.If(index != now.known):
+                        with m.If(~same):
                             with m.If(self.event_idx):
                                 m.d.sync += now.silent.eq(1)
                             with m.Elif(busy & ~now.silent):
@@ -281,54 +295,63 @@ class AvailController(wiring.Component):
 
             with m.State("PLAN"):
                 offset = now.fetched & mask
+                taken = hinted & (ahead != 0) & (ahead <= config.size)
                 m.d.sync += [
-                    pending.eq(wrap_sub(now.known, now.fetched)),
+                    pending.eq(Mux(taken, ahead, wrap_sub(now.known, now.fetched))),
                     room.eq(Mux(held < self._window, self._window - held, 0)),
                     free.eq(budget.spare),
                     ring_left.eq(config.size - offset),
                     entry.eq(config.driver + 4 + (offset << 1)),
+                    # Ring entries are 2-byte aligned; one read stays inside a 128-byte line.
+                    line_left.eq(_LINE - (config.driver[1:7] + 2 + offset[:6])[:6]),
+                    hinted.eq(0),
                 ]
+                with m.If(taken):
+                    m.d.sync += [now.known.eq(hint_index), now.stale.eq(was_stale)]
+                    with m.If(self.event_idx):
+                        m.d.sync += now.silent.eq(1)
                 m.next = "LIMIT"
 
             with m.State("LIMIT"):
-                # Ring entries are 2-byte aligned; one read stays inside a 128-byte line.
-                m.d.comb += line_left.eq(_LINE - entry[1:7])
-                limits = [line_left, pending, ring_left, room, free]
-                smallest = limits[0]
-                for limit in limits[1:]:
-                    chosen = Signal(7)
-                    m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
-                    smallest = chosen
-                m.d.sync += [count.eq(smallest), narrow.eq(0)]
+                limits = (line_left, ring_left, pending, room, free)
+
+                def all_limits(condition):
+                    return Cat(condition(limit) for limit in limits).all()
+
+                # Two by two: what is in this line, and what there is.
+                wanted = _least(free, _least(_least(ring_left, line_left), _least(room, pending)))
                 # Beside others a line must be worth a read: the fewer entries, the more bytes each of them and its descriptor cost. An end of a
                 # line or of the ring with much behind it is, unless other rows wait for their turn: who goes without it stands still.
-                rest = Signal()
-                m.d.comb += rest.eq(~self.visits.valid & ~parked & (pending >= _WORTH_A_LINE) & (room >= _WORTH_A_LINE) & (free >= _WORTH_A_LINE))
-                worth = (now.lines == 0) | (smallest >= _WORTH_A_LINE) | rest
-                with m.If(self.hold | (now.lines == self._lines) | (pending == 0) | ~worth):
-                    m.d.sync += count.eq(0)
-                with m.Elif(~by_turn & (room < self._worth) & (room < pending)):
-                    m.d.sync += [count.eq(0), narrow.eq(1)]
+                much = (pending >= _WORTH_A_LINE) & (room >= _WORTH_A_LINE) & (free >= _WORTH_A_LINE)
+                worth = (now.lines == 0) | all_limits(lambda limit: limit >= _WORTH_A_LINE) | (much & ~self.visits.valid & ~parked)
+                narrowed = ~by_turn & (room < self._worth) & (room < pending)
+                asks = ~(self.hold | (now.lines == self._lines)) & worth
+                m.d.sync += [
+                    count.eq(wanted),
+                    some.eq(asks & ~narrowed & all_limits(lambda limit: limit != 0)),
+                    narrow.eq(asks & narrowed & (pending != 0)),
+                ]
                 m.next = "RING"
 
             with m.State("RING"):
                 # Contexts come back as answers are taken and lines are finished, here: waiting for one would keep them from it.
                 may = self.ring_free & (by_turn | ~parked)
-                m.d.comb += self.ring_reads.valid.eq((count != 0) & may)
-                with m.If((count == 0) | ~may):
+                rest = wrap_sub(pending, count)
+                m.d.comb += self.ring_reads.valid.eq(some & may)
+                m.d.sync += soon.eq(pending == 0)
+                with m.If(~(some & may)):
                     m.next = "INDEX"
-                    m.d.sync += count.eq(0)
-                    with m.If((count != 0) & by_turn):
+                    m.d.sync += some.eq(0)
+                    with m.If(some & by_turn):
                         m.d.sync += [parked.eq(1), parked_row.eq(row)]
                 with m.Elif(self.ring_reads.ready):
                     m.d.comb += budget.reserve.eq(count)
                     m.d.sync += [now.fetched.eq(now.fetched + count), now.lines.eq(now.lines + 1),
-                                 pending.eq(pending - count), room.eq(room - count)]
+                                 pending.eq(rest), room.eq(room - count), soon.eq(rest <= _LINE)]
                     m.next = "INDEX"
 
             with m.State("INDEX"):
                 # With a line read here whose next is the last that is known, a silent driver's index is looked at, so that more follows at once.
-                soon = (pending == 0) | ((count != 0) & (pending <= _LINE))
                 wanted = (now.stale | (now.silent & soon)) & ~now.index_pending & ~self.hold
                 m.d.comb += self.index_reads.valid.eq(wanted & self.index_free)
                 with m.If(~wanted):
@@ -351,7 +374,7 @@ class AvailController(wiring.Component):
                 with m.If(mine & ~config.enabled & ~now.index_pending & (now.lines == 0)):
                     m.d.sync += self.row_clean.eq(1)
                 # With lines under way the end of one brings the row back, with a full window chains that are done with; else it comes by itself.
-                another = (count != 0) & (now.lines != self._lines) & (pending >= _WORTH_A_LINE) & (room >= _WORTH_A_LINE)
+                another = some & (now.lines != self._lines) & (pending >= _WORTH_A_LINE) & (room >= _WORTH_A_LINE)
                 more = (pending != 0) & (room != 0) & ~narrow & ((now.lines == 0) | another)
                 with m.If((again | (more & ~(parked & (parked_row == row)))) & config.enabled & ~self.drain & ~self.hold):
                     m.next = "AGAIN"

@@ -126,14 +126,15 @@ class PackedPlan(wiring.Component):
         under_way = Signal(4)
         wanted = Signal()
         crowded, gives_way = Signal(), Signal()    # there is more to read than may be read now; for others have their turn
-        may_read = Signal()
-        accept = Signal()
+        may_read, some = Signal(), Signal()        # a read may go, and asks for something
+        flight_left = Signal(range(_LINE * AHEAD + 1))
+        bound = Signal(range(self._window + 1))
 
         m.d.comb += [
             self.row.eq(row),
             self.value.eq(now),
             self.coming.eq(config.enabled & (now.going | (now.flight != 0) | now.looking | now.open)),
-            self.retired_row.eq(Mux(accept, self.tasks.payload.row, row)),
+            self.retired_row.eq(Mux(self.tasks.ready, self.tasks.payload.row, row)),
             self.room_row.eq(row),
             self.again.payload.eq(row),
             budget.unused.eq(self.unused),
@@ -147,10 +148,12 @@ class PackedPlan(wiring.Component):
         self._drive_requests(m, task, count, start)
 
         def begin():
-            m.d.comb += [self.tasks.ready.eq(1), accept.eq(self.tasks.valid)]
+            # Whether there is a task comes late: what it is goes without that.
+            m.d.comb += self.tasks.ready.eq(1)
+            m.d.sync += task.eq(self.tasks.payload)
             m.next = "IDLE"
             with m.If(self.tasks.valid):
-                m.d.sync += [task.eq(self.tasks.payload), crowded.eq(0)]
+                m.d.sync += crowded.eq(0)
                 m.next = "PLAN"
                 with m.If(self.tasks.payload.write):
                     m.next = "WRITE"
@@ -174,6 +177,11 @@ class PackedPlan(wiring.Component):
                 m.d.sync += [
                     start.eq(Mux(ahead_slot >= config.size, ahead_slot - config.size, ahead_slot)),
                     held.eq(wrap_sub(now.position, self.retired) + now.flight),
+                    # Not more than once around.
+                    flight_left.eq(Mux(config.size < _LINE * AHEAD, config.size, _LINE * AHEAD) - now.flight),
+                    # A row that goes on by itself takes whole lines: one descriptor at a time, as one chain after the other is done with, a few rows
+                    # would keep everything here busy. What is left of its window it gets when it is kicked.
+                    bound.eq(Mux(task.kicked & (under_way == 0), self._window, self._window - min(_LINE, self._window // 2) + 1)),
                 ]
                 # Lines that arrived come before rows that wait for their turn, which gives one line each: otherwise a few rows that read on with
                 # every line would keep all others out. The result of a line that is being looked at asks again.
@@ -182,32 +190,34 @@ class PackedPlan(wiring.Component):
                 with m.If(wanted & ~(gives_way_now & now.looking)):
                     m.next = "LIMIT"
             with m.State("LIMIT"):
-                line_left, ring_left, flight_left = Signal(4), Signal(16), Signal(16)
-                room, bound = Signal(range(self._window + 1)), Signal(range(self._window + 1))
+                line_left, ring_left, room = Signal(4), Signal(16), Signal(range(self._window + 1))
                 m.d.comb += [
                     line_left.eq(_LINE - (config.desc[4:7] + start[:3])[:3]),
                     ring_left.eq(config.size - start),
-                    # Not more than once around.
-                    flight_left.eq(Mux(config.size < _LINE * AHEAD, config.size, _LINE * AHEAD) - now.flight),
-                    # A row that goes on by itself takes whole lines: one descriptor at a time, as one chain after the other is done with, a few rows
-                    # would keep everything here busy. What is left of its window it gets when it is kicked.
-                    bound.eq(Mux(task.kicked & (under_way == 0), self._window, self._window - min(_LINE, self._window // 2) + 1)),
                     room.eq(Mux(held < bound, self._window - held, 0)),
                 ]
-                smallest = line_left
-                for limit in (ring_left, flight_left, room, budget.spare):
-                    chosen = Signal(4)
-                    m.d.comb += chosen.eq(Mux(limit < smallest, limit, smallest))
-                    smallest = chosen
+
+                def levels(limit):
+                    """Return one bit for each of the numbers from one to a line that ``limit`` reaches: the least of several is where all do."""
+                    more, low = limit[3:].any(), limit[:3]
+                    return Cat(more | (low > number) for number in range(_LINE))
+
+                by_flight, by_room = levels(flight_left), levels(room)
+                least = Signal(_LINE)
+                m.d.comb += least.eq(levels(line_left) & levels(ring_left) & by_flight & by_room & levels(budget.spare))
+                # Each level that is reached and the next not.
+                reached = Cat(low & ~high for low, high in zip(least, Cat(least[1:], 0)))
+                for bit in range(4):
+                    m.d.sync += count[bit].eq(Cat(reached[number - 1] for number in range(1, _LINE + 1) if number >> bit & 1).any())
                 # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer. Nobody
                 # else takes any, so that what is free now will be.
-                m.d.sync += [count.eq(smallest), crowded.eq((flight_left != 0) & (room != 0) & (smallest == 0)),
+                m.d.sync += [some.eq(least[0]), crowded.eq(by_flight[0] & by_room[0] & ~least[0]),
                              may_read.eq(self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free))]
                 m.next = "READ"
             with m.State("READ"):
-                possible = (count != 0) & may_read
+                possible = some & may_read
                 m.d.comb += self.reads.valid.eq(possible)
-                with m.If((count != 0) & ~possible):
+                with m.If(some & ~may_read):
                     m.d.sync += crowded.eq(1)
                 with m.If(~possible):
                     m.next = "STORE"

@@ -86,7 +86,10 @@ class RingParser(wiring.Component):
         m.submodules.following = following = RowMemory(16, rows=self._rows, readers=1)
         connect_sweep(m, self.sweep, (following,))
         index = Signal(7)
+        added = Signal(7)              # entries before this one have a slot; this is its position
+        position = Signal(16)
         run_first = Signal(16)
+        run_next = Signal(16)          # the head that would go on with the run
         run_start = Signal(7)
         run_count = Signal(4)
         word = Signal(self._data_width)
@@ -99,16 +102,15 @@ class RingParser(wiring.Component):
         extends = Signal()
         m.d.comb += [
             self.config.row.eq(answer.row),
-            config.eq(self.config.config),
             self.room_row.eq(answer.row),
             self.port.context.eq(answer.context),
             self.port.word.eq(index >> entry_bits),
             head.eq(word.word_select(index[:entry_bits], 16)),
             # Descriptors are 16 bytes; the table is 16-byte aligned, a line has 128.
             line_start.eq((config.desc[4:7] + head[:3])[:3] == 0),
-            extends.eq((run_count != 0) & (head == (run_first + run_count)[:16]) & ~line_start),
+            extends.eq((head == run_next) & ~line_start),
             self.chains.payload.row.eq(answer.row),
-            self.chains.payload.position.eq(answer.position + index),
+            self.chains.payload.position.eq(position),
             self.chains.payload.head.eq(head),
             self.reads.payload.row.eq(answer.row),
             self.reads.payload.address.eq(config.desc + (run_first << 4)),
@@ -124,7 +126,10 @@ class RingParser(wiring.Component):
             self.free.row.eq(answer.row),
         ]
 
-        def retry(start, added):
+        # Two cycles behind the row, which is a state before it is wanted.
+        m.d.sync += config.eq(self.config.config)
+
+        def retry(start):
             """Send the line to the tail; entries before ``added`` keep their slots."""
             m.d.comb += [
                 waiting.i.valid.eq(1),
@@ -157,7 +162,7 @@ class RingParser(wiring.Component):
                     m.next = "START"
             with m.State("START"):
                 # The configuration row is read in this cycle.
-                m.d.sync += [index.eq(job.start), run_count.eq(0)]
+                m.d.sync += [index.eq(job.start), run_count.eq(0), added.eq(job.added), position.eq(answer.position + job.added)]
                 with m.If(answer.error & ~drain):
                     m.d.comb += self.violation.eq(1)
                 with m.If(answer.error | drain):
@@ -166,11 +171,10 @@ class RingParser(wiring.Component):
                     m.next = "ASK_WORD"
             with m.State("ASK_WORD"):
                 # Lines come as they are answered, and become chains in the order of the ring.
-                added = Mux(index > job.added, index, job.added)
-                turn = (added == answer.count) | (following.read_value[0] == (answer.position + added)[:16])
+                turn = (added == answer.count) | (following.read_value[0] == position)
                 m.d.comb += self.port.valid.eq(turn)
                 with m.If(~turn):
-                    retry(job.start, job.added)
+                    retry(job.start)
                     with m.If(waiting.i.ready):
                         m.next = "IDLE"
                 with m.Elif(self.port.ready):
@@ -187,12 +191,14 @@ class RingParser(wiring.Component):
                 with m.Elif((run_count != 0) & ~extends):
                     m.next = "READ_RUN"
                 with m.Else():
-                    known = index < job.added
+                    known = index != added
                     m.d.comb += self.chains.valid.eq(~known)
                     with m.If(known | self.chains.ready):
                         with m.If(run_count == 0):
                             m.d.sync += [run_first.eq(head), run_start.eq(index)]
-                        m.d.sync += [run_count.eq(run_count + 1), index.eq(index + 1)]
+                        with m.If(~known):
+                            m.d.sync += [added.eq(added + 1), position.eq(position + 1)]
+                        m.d.sync += [run_count.eq(run_count + 1), run_next.eq(head + 1), index.eq(index + 1)]
                         with m.If(index + 1 == answer.count):
                             m.next = "READ_RUN"
                         with m.Elif(index[:entry_bits] == entries - 1):
@@ -204,7 +210,7 @@ class RingParser(wiring.Component):
                 with m.Elif(unsure):
                     m.next = "READ_RUN"
                 with m.Elif(~room):
-                    retry(run_start, Mux(index > job.added, index, job.added))
+                    retry(run_start)
                     with m.If(waiting.i.ready):
                         m.next = "IDLE"
                 with m.Else():
@@ -218,7 +224,7 @@ class RingParser(wiring.Component):
                         with m.Else():
                             m.next = "HEADS"
             with m.State("ABANDON"):
-                m.d.comb += self.unused.eq(answer.count - Mux(index > job.added, index, job.added))
+                m.d.comb += self.unused.eq(answer.count - added)
                 finish()
             with m.State("FINISH"):
                 m.d.comb += self.finished.valid.eq(1)

@@ -11,8 +11,8 @@ __all__ = ["SlotBudget"]
 class SlotBudget(wiring.Component):
     """Reservations of chain slots: entries are requested only if there is a slot for each, so that their chains never wait for one.
 
-    The last quarter of the slots is for rows that hold few positions (less than an eighth of the slots). Combinational; a change counts in
-    the cycle after it.
+    The last quarter of the slots is for rows that hold few positions (less than an eighth of the slots). A change counts in the second
+    cycle after it; ``held`` at once.
 
     Parameters
     ----------
@@ -48,9 +48,11 @@ class SlotBudget(wiring.Component):
         reserved = Signal(range(self._slots + 1))
         left = Signal(range(self._slots + 1))
         keep = self._slots // 4
-        m.d.sync += reserved.eq(reserved + self.reserve - self.unused - self.added)
-        m.d.comb += [
+        m.d.sync += [
+            reserved.eq(reserved + self.reserve - self.unused - self.added),
             left.eq(Mux(self.free_slots > reserved, self.free_slots - reserved, 0)),
+        ]
+        m.d.comb += [
             self.spare.eq(Mux(self.held < self._slots // 8, left, Mux(left > keep, left - keep, 0))),
         ]
         return m

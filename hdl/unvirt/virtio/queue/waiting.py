@@ -2,10 +2,11 @@
 """Chains that wait to be walked."""
 
 from amaranth import *
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...stream.fifo import Queue
+from ...stream.ram import read_settled, settled_memory
 from ..contract import row_width
 from .descriptors import Descriptor
 from .walk_admission import Shortage
@@ -40,7 +41,8 @@ class WaitingChains(wiring.Component):
     valid : ``Out(1)``
         A chain waits.
     take : ``In(1)``
-        Take one. Its ``slot`` is there in the next cycle, and so are ``chain`` and ``shortage``, of when it last gave up, until the next is taken.
+        Take one. Its ``slot`` is there in the next cycle, ``chain`` and ``shortage``, of when it last gave up, in the one after that, until the next
+        is taken.
     """
 
     def __init__(self, *, rows, slots, groups):
@@ -67,33 +69,31 @@ class WaitingChains(wiring.Component):
         m = Module()
         m.submodules.source = source = Queue(range(self._slots), self._slots)
         m.submodules.sink = sink = Queue(range(self._slots), self._slots)
-        m.submodules.notes = notes = memory.Memory(shape=WaitingChain(self._rows), depth=self._slots, init=[])
-        write, read = notes.write_port(), notes.read_port()
-        m.submodules.shortages = shortages = memory.Memory(shape=Shortage(self._groups), depth=self._slots, init=[])
-        write_short, read_short = shortages.write_port(), shortages.read_port()
+        # What is read was written before its slot was put into a list.
+        m.submodules.notes = notes = settled_memory(WaitingChain(self._rows), self._slots, block=False)
+        write, read = notes.write_port(), read_settled(m, notes)
+        m.submodules.shortages = shortages = settled_memory(Shortage(self._groups), self._slots, block=False)
+        write_short, read_short = shortages.write_port(), read_settled(m, shortages)
         turn, take_sink = Signal(), Signal()
-        next_slot = Signal.like(self.slot)
         m.d.comb += [
             self.valid.eq(source.o.valid | sink.o.valid),
             take_sink.eq(sink.o.valid & (turn | ~source.o.valid)),
             sink.o.ready.eq(self.take & take_sink),
             source.o.ready.eq(self.take & ~take_sink),
-            next_slot.eq(Mux(self.take, Mux(take_sink, sink.o.payload, source.o.payload), self.slot)),
             write.addr.eq(self.note_slot),
             write.data.eq(self.note),
             write.en.eq(self.note_valid),
-            read.addr.eq(next_slot),
+            read.addr.eq(self.slot),
             self.chain.eq(read.data),
             # A chain is noted before its first walk, and no other can give up in the same cycle.
             write_short.addr.eq(Mux(self.gave_up, self.put_slot, self.note_slot)),
             write_short.data.eq(Mux(self.gave_up, self.short.as_value(), 0)),
             write_short.en.eq(self.gave_up | self.note_valid),
-            read_short.addr.eq(next_slot),
+            read_short.addr.eq(self.slot),
             self.shortage.eq(read_short.data),
         ]
-        m.d.sync += self.slot.eq(next_slot)
         with m.If(self.take):
-            m.d.sync += turn.eq(~take_sink)
+            m.d.sync += [self.slot.eq(Mux(take_sink, sink.o.payload, source.o.payload)), turn.eq(~take_sink)]
         for queue, mine in ((source, ~self.put_sink), (sink, self.put_sink)):
             m.d.comb += [queue.i.payload.eq(self.put_slot), queue.i.valid.eq(self.put & mine)]
         return m

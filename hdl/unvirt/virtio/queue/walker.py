@@ -209,7 +209,7 @@ class Walker(wiring.Component):
                         m.next = "STEP"
                 with m.Elif(waiting.valid):
                     m.d.comb += waiting.take.eq(1)
-                    m.next = "START"
+                    m.next = "TAKE"
                 with m.Else():
                     m.d.comb += self.idle.eq(admission.idle)
 
@@ -244,6 +244,9 @@ class Walker(wiring.Component):
                 with m.If(sink_row | self.ready_rows.ready):
                     m.next = "IDLE"
 
+            with m.State("TAKE"):
+                # What is known of the chain is looked up in this cycle.
+                m.next = "START"
             with m.State("START"):
                 m.d.sync += [
                     state.eq(0),
