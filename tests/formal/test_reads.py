@@ -111,11 +111,25 @@ class PieceSpec(Elaboratable):
                      chains.segment, chains.next_group, dut.pieces.ready, dut.pool_head, dut.pool_count, dut.retired, dut.pieces_done,
                      dut.dropped.ready, dut.open)
         # A segment is never empty, and a chain that stands alone has as many bytes as it says.
-        m.d.comb += [Assume(chains.segment.length != 0), Assert(~state(inner, "source_issue", "PIECE") | (register(inner, "left") != 0))]
-        # So it is before as well, however long the packet waits for granules.
-        alone = dut.chains.chain.shape()(register(inner, "chain")).single & ~register(inner, "drop")
-        m.d.comb += Assert(~(state(inner, "source_issue", "BEGIN") & alone) | (register(inner, "left") != 0))
         piece = dut.pieces.payload
+        left, final, unsized = register(inner, "left"), register(inner, "final"), register(inner, "unsized")
+        wide = register(inner, "wide")
+        alone = dut.chains.chain.shape()(register(inner, "chain")).single & ~register(inner, "drop")
+        cuts = state(inner, "source_issue", "PIECE") | (state(inner, "source_issue", "BEGIN") & alone & ~unsized)
+        m.d.comb += [
+            Assume(chains.segment.length != 0),
+            # What was not cut yet is never nothing, however long the packet waits for granules, and a piece is what it may be before it goes.
+            Assert(~unsized | (left != 0) | ~state(inner, "source_issue", "BEGIN", "SIZE")
+                   | (state(inner, "source_issue", "BEGIN") & register(inner, "drop"))),
+            Assert(~state(inner, "source_issue", "PIECE") | ~unsized),
+            Assert(~state(inner, "source_issue", "SIZE") | unsized),
+            Assert(~cuts | may_be_read(most, piece.address, piece.length)),
+            Assert(~state(inner, "source_issue", "BEGIN", "SEGMENT", "SIZE", "PIECE", "STORE_DROPPED", "DROPPED")
+                   | (wide == Cat(most != 0, most > 1))),
+            # All but the last of a segment end at a block.
+            Assert(~cuts | final | (left != 0)),
+            Assert(~cuts | final | ~((piece.address + piece.length)[:9] & Cat(C(0x7F, 7), wide)).any()),
+        ]
         m.d.comb += [
             Assert(~dut.pieces.valid | may_be_read(most, piece.address, piece.length)),
             Cover(moves(dut.pieces) & (piece.length == 128) & (most == 0)),

@@ -164,30 +164,48 @@ class SourceIssue(wiring.Component):
         next_slot = Signal(range(self._slots))
         walked = Signal()           # the next chain was, when its record was looked up
         chain = Signal(self.chains.chain.shape())
-        held_granules = Signal(16)
-        held_pieces = Signal(16)
         retired = Signal(SourceRow)
         done = Signal(16)
+        held_granules = Signal(range(self._granules + 1))
+        held_pieces = Signal(16)
         need = Signal(range(self._granules + 2))
         drop = Signal()
         credit = Signal(signed(16))
         cost = Signal(14)
+        group = Signal.like(chain.group)
+        segments_left = Signal(len(chain.segments))
+        segment_index = Signal(3)
+        last_segment = Signal()     # none left
+        # What is known a cycle before it decides.
+        last_chain = Signal()       # the next chain is the last one parsed
+        at_end = Signal()           # the chain at hand was
+        spent = Signal()            # no credit is left
+        many = Signal()             # half of the tags are taken
+        holds = Signal()            # some granules are held, `spare` more may be
+        spare = Signal(signed(len(held_granules) + 1))
+
+        # The piece at hand. `offset` is that of its first byte in `granule`, which is still to be taken if `fresh`, `last_byte` that of its last one
+        # in the last of `ahead` granules still to be taken, if any (`short`). `left` is the rest of the segment behind it.
         address = Signal(64)
+        length = Signal(10)
         left = Signal(LENGTH_WIDTH)
         granule = Signal(range(self._granules))
         tail = Signal(range(self._granules))
-        offset = Signal(8)
-        segments_left = Signal(len(chain.segments))
-        segment_index = Signal(3)
-        group = Signal.like(chain.group)
-        count = Signal(12)
-        length = Signal(10)
-        advanced = Signal(3)
+        offset = Signal(7)
+        fresh = Signal()
+        last_byte = Signal(signed(8))
+        ahead = Signal(3)
+        short = Signal()
+        final = Signal()            # the last one of its segment
+        number = Signal(12)
+        unsized = Signal()          # a segment is: `left` is all of it, `last_byte` is the one before it
         last_piece = Signal()
 
         drain = Signal()
+        draining = Signal()
         mine = self.row_drain.services & (row == self.row_drain.row)
         m.d.comb += drain.eq(self.drain | mine)
+        m.d.sync += draining.eq(drain)
         with m.If(~self.row_drain.services):
             m.d.sync += self.row_clean.eq(0)
 
@@ -217,70 +235,93 @@ class SourceIssue(wiring.Component):
             self.dropped.payload.eq(row),
             self.info_slot.eq(slot),
             self.info.last.eq(tail),
-            self.info.count.eq(need),
+            self.info.count.eq(Mux(drop, 0, need)),
             self.info.length.eq(chain.readable),
             self.info.drop.eq(drop),
             self.count.row.eq(row),
             self.count.bytes.eq(chain.readable),
             self.begun.slot.eq(slot),
             self.begun.bytes.eq(chain.readable),
-            self.count.count.eq(count + 1),
+            self.count.count.eq(number),
             self.count.all.eq(last_piece),
         ]
         first = Signal(range(self._granules))
         m.d.comb += self.info.first.eq(first)
 
-        # A piece ends at a block of the largest read allowed, which is at most 512 bytes.
-        block_left = Signal(10)
-        with m.Switch(self.max_read_request_size):
-            with m.Case(0):
-                m.d.comb += block_left.eq(128 - address[:7])
-            with m.Case(1):
-                m.d.comb += block_left.eq(256 - address[:8])
-            with m.Default():
-                m.d.comb += block_left.eq(512 - address[:9])
+        # A piece ends at a block of the largest read allowed when the packet began, which is at most 512 bytes.
+        wide = Signal(2)            # it has 256 bytes at least, 512
+        block = Cat(~wide[0], wide[0] & ~wide[1], wide[1])         # in units of 128 bytes
+        block_left, to_end = Signal(10), Signal(9)
         m.d.comb += [
-            length.eq(Mux(left < block_left, left, block_left)),
-            last_piece.eq((left == length) & (segments_left == 0)),
+            to_end.eq(~address[:9] & Cat(C(0x7F, 7), wide)),
+            block_left.eq(to_end + 1),
+            last_piece.eq(final & last_segment),
             self.pieces.payload.address.eq(address),
             self.pieces.payload.length.eq(length),
             self.pieces.payload.handle.eq(slot),
-            self.pieces.payload.buffer.eq(Cat(offset[:7], granule)),
+            self.pieces.payload.buffer.eq(Cat(offset, granule)),
         ]
 
-        size = chains.chain.readable
-        bad = Signal()
-        m.d.comb += bad.eq((size < self._shortest) | (size > self._longest) | drain)
-        m.d.sync += walked.eq(chains.walked)
+        def piece_ends(end):
+            """Its last byte lies so far behind the beginning of the granule that `offset` counts from, or if `fresh` the one before."""
+            return [last_byte.eq(end[:7]), ahead.eq(end[7:10]), short.eq(end[7:10].any())]
 
-        def begin(pieces=0):
-            """Go on with the chain of `next_slot`, whose record was looked up in the cycle before."""
+        # The first piece of a segment, worked out in the cycle after its address and length came.
+        with m.If(unsized):
+            m.d.sync += [unsized.eq(0), final.eq(left <= block_left), left.eq(left - block_left)]
+            with m.If(left <= to_end):
+                m.d.sync += [length.eq(left), *piece_ends((last_byte + left[:10])[:10])]
+            with m.Else():
+                m.d.sync += [length.eq(block_left), *piece_ends((Cat(offset, fresh) + to_end)[:10])]
+
+        def next_piece():
+            """Go on behind the piece at hand; all but the first piece of a segment begin at a block."""
+            full = left[9:].any() | (left[8] & ~wide[1]) | (left[7] & ~wide[0])
+            m.d.sync += [
+                address.eq(address + length), granule.eq(tail), number.eq(number + 1), now.pieces.eq(now.pieces + 1),
+                offset.eq(last_byte + 1), fresh.eq(last_byte[:7].all()),
+                length.eq(Mux(full, Cat(C(0, 7), block), left)), left.eq(left - Cat(C(0, 7), block)),
+                held_pieces.eq(held_pieces + 1), many.eq(held_pieces + 1 >= most_pieces),
+            ]
+            with m.If(~final):
+                m.d.sync += [final.eq(~full | (left == Cat(C(0, 7), block))), *piece_ends((last_byte[:7] + left[:9])[:10])]
+                with m.If(full):
+                    m.d.sync += piece_ends(Cat(last_byte[:7], block))
+
+        size = chains.chain.readable
+        m.d.sync += [walked.eq(chains.walked), last_chain.eq(following == parsed)]
+
+        def begin():
+            """Load the chain of `next_slot`, whose record was looked up in the cycle before."""
             m.d.sync += [
                 slot.eq(next_slot), next_slot.eq(chains.slot),
                 chain.eq(chains.chain),
-                drop.eq(bad),
-                cost.eq(Mux(bad, _DROPPED, size - self._header_size)),
-                need.eq(Mux(bad, 0, (size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7)),
-                address.eq(chains.chain.address),
-                left.eq(Mux(chains.chain.single, size, 0)),
-                segments_left.eq(Mux(chains.chain.single, 0, chains.chain.readable_segments)),
+                drop.eq((size < self._shortest) | (size > self._longest) | draining),
+                cost.eq(size - self._header_size),
+                need.eq((size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7),
+                address.eq(chains.chain.address), left.eq(size), unsized.eq(chains.chain.single),
+                segments_left.eq(chains.chain.readable_segments), last_segment.eq(chains.chain.single),
                 group.eq(chains.chain.group), segment_index.eq(0),
-                offset.eq(self._start), count.eq(0), advanced.eq(0),
-                held_granules.eq(wrap_sub(now.granules, retired.granules)),
-                held_pieces.eq(wrap_sub(now.pieces + pieces, done)),
+                offset.eq(self._start), fresh.eq(0), last_byte.eq(self._start - 1), number.eq(1),
+                wide.eq(Cat(self.max_read_request_size != 0, self.max_read_request_size[1:].any())),
             ]
-            m.next = "BEGIN"
 
-        def go_on(pieces=0):
+        def go_on():
             """The packet at hand is under way."""
-            with m.If(now.position == parsed):
+            begin()
+            with m.If(at_end):
                 m.next = "IDLE"
-            with m.Elif(credit <= 0):
+            with m.Elif(spent):
                 m.next = "AGAIN"
-            with m.Elif(~walked & ~drain):
+            with m.Elif(~walked & ~draining):
                 m.next = "IDLE"
             with m.Else():
-                begin(pieces)
+                m.next = "BEGIN"
+
+        # Where that leaves room for one of another row, two of the longest packets: one is sent while the next is read.
+        packet = -(-(self._start + self._longest) // GRANULE_SIZE)
+        share = max(self._granules // 2, min(2 * packet, self._granules - packet))
+        most_pieces = max(1, self._tags // 2)
 
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
@@ -292,40 +333,43 @@ class SourceIssue(wiring.Component):
                 found = state.read_value[0]
                 m.d.comb += position.eq(found.progress.position)
                 m.d.sync += [
-                    now.eq(found.progress), parsed.eq(chains.parsed),
-                    credit.eq(found.credit + Mux(found.credit < self._quantum, self._quantum, 0)),
+                    now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit),
                     retired.eq(self.retired), done.eq(self.pieces_done),
                 ]
                 m.next = "SLOT"
+            with m.State("SLOT"):
+                m.d.comb += looked_up.eq(chains.slot)
+                m.d.sync += [
+                    next_slot.eq(chains.slot),
+                    held_granules.eq(wrap_sub(now.granules, retired.granules)),
+                    held_pieces.eq(wrap_sub(now.pieces, done)),
+                ]
+                with m.If(credit < self._quantum):
+                    m.d.sync += credit.eq(credit + self._quantum)
+                m.next = "CHAIN"
                 # Once empty a row in reset stays so, also while its numbers are swept one after the other.
-                with m.If((found.progress.position == chains.parsed) | (mine & self.row_clean)):
+                with m.If((now.position == parsed) | (mine & self.row_clean)):
                     with m.If(mine):
                         m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"
-            with m.State("SLOT"):
-                m.d.comb += looked_up.eq(chains.slot)
-                m.d.sync += next_slot.eq(chains.slot)
-                m.next = "CHAIN"
-                with m.If(credit <= 0):
+                with m.Elif(credit <= -self._quantum):
                     m.next = "AGAIN"
-                with m.Elif(~chains.walked & ~drain):
-                    m.next = "IDLE"
             with m.State("CHAIN"):
                 begin()
+                m.d.sync += [spare.eq(share - held_granules), holds.eq(held_granules != 0), many.eq(held_pieces >= most_pieces)]
+                m.next = "BEGIN"
+                with m.If(~walked & ~draining):
+                    m.next = "IDLE"
             with m.State("BEGIN"):
-                # Where that leaves room for one of another row, two of the longest packets: one is sent while the next is read.
-                packet = -(-(self._start + self._longest) // GRANULE_SIZE)
-                share = max(self._granules // 2, min(2 * packet, self._granules - packet))
-                crowded = ((held_granules != 0) & (held_granules + need > share)) \
-                    | (held_pieces >= max(1, self._tags // 2))
                 m.d.comb += position.eq(now.position + 2)
                 m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), first.eq(self.pool_head)]
                 with m.If(drop):
-                    m.d.comb += self.stat_dropped.eq(~drain)
+                    m.d.comb += self.stat_dropped.eq(~draining)
                     m.d.comb += self.info_valid.eq(1)
-                    m.d.sync += [now.position.eq(following), credit.eq(credit - cost)]
+                    m.d.sync += [now.position.eq(following), at_end.eq(last_chain),
+                                 credit.eq(credit - _DROPPED), spent.eq(credit <= _DROPPED)]
                     m.next = "STORE_DROPPED"
-                with m.Elif(crowded):
+                with m.Elif(many | (holds & (need > spare))):
                     m.next = "AGAIN"
                 with m.Elif((need > self.pool_count) | ~self.open):
                     m.d.comb += self.wanted.eq(need <= self.pool_count)
@@ -333,8 +377,9 @@ class SourceIssue(wiring.Component):
                         m.next = "AGAIN"
                 with m.Else():
                     m.d.comb += [self.pool_take.eq(1), self.begins.eq(1)]
-                    m.d.sync += [now.position.eq(following), credit.eq(credit - cost),
-                                 now.granules.eq(now.granules + need)]
+                    m.d.sync += [now.position.eq(following), at_end.eq(last_chain),
+                                 credit.eq(credit - cost), spent.eq(credit <= cost),
+                                 now.granules.eq(now.granules + need), spare.eq(spare - need), holds.eq(1)]
                     m.next = "PIECE"
                     with m.If(~chain.single):
                         m.next = "SEGMENT"
@@ -347,27 +392,24 @@ class SourceIssue(wiring.Component):
                     go_on()
 
             with m.State("SEGMENT"):
-                # The segment is looked up in this cycle.
-                m.next = "TAKE_SEGMENT"
-            with m.State("TAKE_SEGMENT"):
+                # It was looked up while the one before was read.
                 m.d.sync += [
-                    address.eq(chains.segment.address), left.eq(chains.segment.length),
-                    segments_left.eq(segments_left - 1), segment_index.eq(segment_index + 1),
+                    address.eq(chains.segment.address), left.eq(chains.segment.length), unsized.eq(1),
+                    segments_left.eq(segments_left - 1), last_segment.eq(segments_left == 1), segment_index.eq(segment_index + 1),
                 ]
                 with m.If(segment_index == 7):
                     m.d.sync += group.eq(chains.next_group)
+                m.next = "SIZE"
+            with m.State("SIZE"):
                 m.next = "PIECE"
             with m.State("PIECE"):
                 # Take the granules up to the last byte of the piece first, following the free list, whose links
                 # are the packet's links. So all is known when the piece goes: its answer may come at once.
-                end = Signal(10)
-                m.d.comb += end.eq(offset + length - 1)
-                with m.If(offset == GRANULE_SIZE):
+                with m.If(short):
                     m.d.comb += self.pool_take.eq(1)
-                    m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), offset.eq(0)]
-                with m.Elif(advanced != end[7:]):
-                    m.d.comb += self.pool_take.eq(1)
-                    m.d.sync += [tail.eq(self.pool_head), advanced.eq(advanced + 1)]
+                    m.d.sync += [tail.eq(self.pool_head), ahead.eq(ahead - 1), short.eq(ahead != 1), fresh.eq(0)]
+                    with m.If(fresh):
+                        m.d.sync += granule.eq(self.pool_head)
                 with m.Else():
                     m.d.comb += [
                         self.pieces.valid.eq(1),
@@ -377,17 +419,13 @@ class SourceIssue(wiring.Component):
                         state.write_valid.eq(self.info_valid),
                         state.write_value.progress.pieces.eq(now.pieces + 1),
                     ]
-                    with m.If((now.position == parsed) & (credit > 0)):
+                    with m.If(at_end & ~spent):
                         m.d.comb += state.write_value.credit.eq(0)
                     with m.If(self.pieces.ready):
-                        m.d.sync += [
-                            address.eq(address + length), left.eq(left - length),
-                            offset.eq(end[:7] + 1), granule.eq(tail), advanced.eq(0),
-                            count.eq(count + 1), now.pieces.eq(now.pieces + 1),
-                        ]
+                        next_piece()
                         with m.If(last_piece):
-                            go_on(pieces=1)
-                        with m.Elif(left == length):
+                            go_on()
+                        with m.Elif(final):
                             m.next = "SEGMENT"
             with m.State("AGAIN"):
                 m.d.comb += [self.again.valid.eq(1), state.write_valid.eq(1)]
