@@ -248,8 +248,10 @@ class SourceIssue(wiring.Component):
         first = Signal(range(self._granules))
         m.d.comb += self.info.first.eq(first)
 
-        # A piece ends at a block of the largest read allowed when the packet began, which is at most 512 bytes.
+        # A piece ends at a block of the largest read allowed since the packet began, which is at most 512 bytes.
         wide = Signal(2)            # it has 256 bytes at least, 512
+        allowed = Cat(self.max_read_request_size != 0, self.max_read_request_size[1:].any())
+        m.d.sync += wide.eq(wide & allowed)
         block = Cat(~wide[0], wide[0] & ~wide[1], wide[1])         # in units of 128 bytes
         block_left, to_end = Signal(10), Signal(9)
         m.d.comb += [
@@ -303,7 +305,7 @@ class SourceIssue(wiring.Component):
                 segments_left.eq(chains.chain.readable_segments), last_segment.eq(chains.chain.single),
                 group.eq(chains.chain.group), segment_index.eq(0),
                 offset.eq(self._start), fresh.eq(0), last_byte.eq(self._start - 1), number.eq(1),
-                wide.eq(Cat(self.max_read_request_size != 0, self.max_read_request_size[1:].any())),
+                wide.eq(allowed),
             ]
 
         def go_on():
