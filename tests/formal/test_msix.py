@@ -66,7 +66,7 @@ class MsixSpec(Elaboratable):
             m.d.sync += waiting.eq(1)
         with m.Elif(asked):
             m.d.sync += sending.eq(1)
-        with m.Elif(waiting & ~blocked & resting & ~dut.clear & ~dut.forget & ~dut.requests.valid & ~dut.bus.request.valid & (swept == watched)):
+        with m.Elif(waiting & ~blocked & resting & ~dut.clear & ~dut.forget & ~dut.requests.valid & ~register(inner, "asked") & (swept == watched)):
             m.d.sync += [waiting.eq(0), sending.eq(1), late.eq(1)]
         with m.If(in_clear | in_forget):
             m.d.sync += waiting.eq(0)
@@ -97,7 +97,11 @@ class MsixSpec(Elaboratable):
             Assert((quiet == 0) | ~resting | (quiet + away < vectors)),
             Assert(in_clear | in_forget | (swept < vectors)),
             Assert(~state(inner, "msix", "CLEARED") | (swept == 0)),
-            Assert(~state(inner, "msix", "ACCESS", "WALK") | dut.bus.request.valid),
+            # What the block keeps of an access is what is on show.
+            Assert(~(state(inner, "msix", "DECODE", "ACCESS", "WALK") | register(inner, "asked"))
+                   | (dut.bus.request.valid & (register(inner, "access") == access.as_value()))),
+            Assert(~state(inner, "msix", "ACCESS") | (register(inner, "in_range") == (access.address[4:15] < vectors))),
+            Assert(~(state(inner, "msix", "ACCESS") & (access.address >= Region.MSIX_TABLE)) | (register(inner, "place") == access.address[4:15])),
             Assert(~state(inner, "msix", "WALK") | (~access.write & (access.address < Region.MSIX_TABLE))),
         ]
 

@@ -7,8 +7,9 @@
 
 from amaranth import *
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
 
+from ..stream.buffer import HalfBuffer
 from ..stream.fifo import Queue
 from ..stream.ring import wrap_sub
 from .bus import RegisterBusSignature
@@ -26,7 +27,7 @@ class Completer(wiring.Component):
     zero-length read has no side effects [PCIe 2.2.5]. A read of another BAR, or a poisoned one, is answered Unsupported Request.
 
     **Ordering**: a completion's ``order`` covers every write command that the write engine had accepted when the last register of its first beat
-    was read, so a driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: six cycles and the register's;
+    was read, so a driver that reads status or ISR finds all earlier DMA in memory. **Latency** of a one-DW read: nine cycles and the register's;
     **reset** forgets waiting reads.
 
     Members
@@ -58,57 +59,61 @@ class Completer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.waiting = waiting = Queue(RequestHeader, self._depth)
-        # Writes go first, but a read on show stays until it is taken.
-        writing = Signal()
-        self._read_shown = Signal()
-        self._elaborate_writes(m, waiting, writing)
-        self._elaborate_reads(m, waiting, writing)
+        # Whether a request is a read is known late: what tells of one goes no further than this.
+        m.submodules.entrance = entrance = HalfBuffer(RequestHeader)
+        connect(m, entrance.o, waiting.i)
+        # A write is on show and not taken; a read is on show, and writes wait. A request on show stays until it is taken.
+        write_waits = Signal()
+        read_shown = Signal()
+        self._elaborate_writes(m, entrance.i, write_waits, read_shown)
+        self._elaborate_reads(m, waiting.o, write_waits, read_shown)
         return m
 
-    def _elaborate_writes(self, m, waiting, writing):
+    def _elaborate_writes(self, m, reads, write_waits, read_shown):
         """Take requests: reads into the queue, writes DW by DW to the bus."""
         beat = self.requests.payload
         lanes = self._data_width // 32
         lane = Signal(range(max(2, lanes)))      # DW of this beat
-        done = Signal(11)                        # DWs of this request written before this beat
+        following = Signal(14)                   # where the DW behind the one written last belongs, in DWs
         first = Signal(RequestHeader)
         header = Signal(RequestHeader)
-        index = Signal(11)                       # DW of this request
-        good = Signal()
-        end_of_beat, last_dw = Signal(), Signal()
+        first_dw, last_dw, good = Signal(), Signal(), Signal()
+        address = Signal(14)
+        unsupported = Signal()
+        # Every beat but the last is full.
+        last_lane = (header.length - 1)[:len(lane)] if lanes > 1 else 0
         m.d.comb += [
             header.eq(Mux(beat.first, Value.cast(beat.header), Value.cast(first))),
-            index.eq(Mux(beat.first, 0, done) + lane),
-            last_dw.eq(index + 1 == header.length),
-            end_of_beat.eq(last_dw | (lane == lanes - 1)),
+            first_dw.eq(beat.first & (lane == 0)),
+            last_dw.eq(beat.last & (lane == last_lane)),
+            address.eq(Mux(first_dw, beat.header.address[2:16], following)),
             good.eq((header.bar == 0) & ~header.poisoned),
-            waiting.i.payload.eq(beat.header),
+            reads.payload.eq(beat.header),
+            reads.valid.eq(self.requests.valid & ~header.write),
         ]
-        with m.If(self.requests.valid):
-            with m.If(~header.write):
-                m.d.comb += [waiting.i.valid.eq(1), self.requests.ready.eq(waiting.i.ready)]
-            with m.Elif(~good):
-                m.d.comb += [self.requests.ready.eq(1), self.stat_unsupported.eq(beat.last)]
-            with m.Elif(~self._read_shown):
-                m.d.comb += [
-                    writing.eq(1),
-                    self.bus.request.valid.eq(1),
-                    self.bus.request.payload.write.eq(1),
-                    self.bus.request.payload.function.eq(header.function),
-                    self.bus.request.payload.address.eq(header.address[:16] + (index << 2)),
-                    self.bus.request.payload.data.eq(beat.data.word_select(lane, 32)),
-                    self.bus.request.payload.byte_enables.eq(
-                        Mux(index == 0, header.first_be, Mux(last_dw, header.last_be, 0xF))),
-                    self.requests.ready.eq(self.bus.request.ready & end_of_beat),
-                ]
-                with m.If(self.bus.request.ready):
-                    m.d.sync += lane.eq(Mux(end_of_beat, 0, lane + 1))
-                    with m.If(end_of_beat):
-                        m.d.sync += done.eq(index + 1)
-            with m.If(beat.first):
-                m.d.sync += first.eq(beat.header)
+        end_of_beat = last_dw | (lane == lanes - 1)
+        bus = self.bus.request
+        m.d.comb += bus.payload.data.eq(beat.data.word_select(lane, 32))
+        with m.If(~read_shown):
+            m.d.comb += [
+                bus.valid.eq(self.requests.valid & header.write & good),
+                bus.payload.write.eq(1),
+                bus.payload.function.eq(header.function),
+                bus.payload.address.eq(address << 2),
+                bus.payload.byte_enables.eq(Mux(first_dw, header.first_be, Mux(last_dw, header.last_be, 0xF))),
+                write_waits.eq(bus.valid & ~bus.ready),
+            ]
+            with m.If(bus.valid & bus.ready):
+                m.d.sync += [lane.eq(Mux(end_of_beat, 0, lane + 1)), following.eq(address + 1)]
+        m.d.comb += self.requests.ready.eq(
+            Mux(header.write, Mux(good, ~read_shown & bus.ready & end_of_beat, 1), reads.ready))
+        with m.If(self.requests.valid & beat.first):
+            m.d.sync += first.eq(beat.header)
+        m.d.sync += unsupported.eq(self.requests.valid & header.write & ~good & beat.last)
+        with m.If(unsupported):
+            m.d.comb += self.stat_unsupported.eq(1)
 
-    def _elaborate_reads(self, m, waiting, writing):
+    def _elaborate_reads(self, m, waiting, write_waits, read_shown):
         """Read registers and send completions."""
         lanes = self._data_width // 32
         request = Signal(RequestHeader)
@@ -131,22 +136,23 @@ class Completer(wiring.Component):
         def highest(enables):
             return Mux(enables[3], 3, Mux(enables[2], 2, Mux(enables[1], 1, 0)))
 
-        head = waiting.o.payload
-        single = head.length == 1
-        head_bytes = Signal(13)
-        m.d.comb += head_bytes.eq(
+        head = waiting.payload
+        single = request.length == 1
+        all_bytes = Signal(13)
+        m.d.comb += all_bytes.eq(
             Mux(single,
-                Mux(head.first_be == 0, 1, highest(head.first_be) - lowest(head.first_be) + 1),
-                (head.length << 2) - lowest(head.first_be) - 3 + highest(head.last_be)))
+                Mux(request.first_be == 0, 1, highest(request.first_be) - lowest(request.first_be) + 1),
+                (request.length << 2) - lowest(request.first_be) - 3 + highest(request.last_be)))
         first_chunk = Signal()
         index_first = Signal()
         lower = Signal(7)
         m.d.comb += lower.eq(Cat(Mux(first_chunk, lowest(request.first_be), 0), address[2:7]))
 
-        payload_dws = Signal(11)
-        offset = Signal(11)
-        m.d.comb += payload_dws.eq(32 << Mux(self.max_payload_size > 5, 5, self.max_payload_size))
-        m.d.comb += offset.eq(address[2:] & (payload_dws - 1))
+        payload_mask = Signal(10, init=31)        # of the largest payload
+        room = Signal(11)                # DWs from ``address`` to its end
+        sent = Signal(13)                # bytes of this completion
+        final = Signal()                 # it ends with this beat
+        m.d.sync += payload_mask.eq(Cat(C(31, 5), *(self.max_payload_size > step for step in range(5))))
 
         numbered = Signal()
         # What was accepted when the register was read has a number now; differences wrap.
@@ -157,7 +163,7 @@ class Completer(wiring.Component):
             out.payload.header.eq(header),
             out.payload.data.eq(beat),
             out.payload.first.eq(beat_first),
-            out.payload.last.eq(failed | (chunk_left == 0)),
+            out.payload.last.eq(final),
         ]
         enables = Signal(4)
         m.d.comb += enables.eq(Mux(index_first, request.first_be,
@@ -167,14 +173,19 @@ class Completer(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [
                     request.eq(head), address.eq(head.address[:16]), left.eq(head.length),
-                    bytes_left.eq(head_bytes), first_chunk.eq(1), index_first.eq(1),
+                    first_chunk.eq(1), index_first.eq(1),
                     failed.eq((head.bar != 0) | head.poisoned),
                 ]
-                m.d.comb += waiting.o.ready.eq(1)
-                with m.If(waiting.o.valid):
-                    m.next = "CUT"
+                m.d.comb += waiting.ready.eq(1)
+                with m.If(waiting.valid):
+                    m.next = "MEASURE"
+            with m.State("MEASURE"):
+                # To the end of the payload is the complement of the offset in it, and one.
+                m.d.sync += room.eq((~address[2:12] & payload_mask) + 1)
+                with m.If(first_chunk):
+                    m.d.sync += bytes_left.eq(all_bytes)
+                m.next = "CUT"
             with m.State("CUT"):
-                room = payload_dws - offset
                 m.d.sync += [
                     chunk.eq(Mux(left < room, left, room)),
                     chunk_left.eq(Mux(left < room, left, room)),
@@ -188,16 +199,20 @@ class Completer(wiring.Component):
                     m.d.sync += accepted.eq(self.writes_accepted)
                     m.next = "ORDER"
             with m.State("ASK"):
-                with m.If(~writing):
-                    m.d.comb += [
-                        self.bus.request.valid.eq(1),
-                        self.bus.request.payload.function.eq(request.function),
-                        self.bus.request.payload.address.eq(address),
-                        self.bus.request.payload.byte_enables.eq(enables),
-                    ]
-                    m.d.sync += self._read_shown.eq(~self.bus.request.ready)
-                    with m.If(self.bus.request.ready):
-                        m.next = "ANSWER"
+                # Writes go first.
+                with m.If(~write_waits):
+                    m.d.sync += read_shown.eq(1)
+                    m.next = "SHOW"
+            with m.State("SHOW"):
+                m.d.comb += [
+                    self.bus.request.valid.eq(1),
+                    self.bus.request.payload.function.eq(request.function),
+                    self.bus.request.payload.address.eq(address),
+                    self.bus.request.payload.byte_enables.eq(enables),
+                ]
+                with m.If(self.bus.request.ready):
+                    m.d.sync += read_shown.eq(0)
+                    m.next = "ANSWER"
             with m.State("ANSWER"):
                 with m.If(self.bus.response_valid):
                     m.d.sync += [
@@ -211,6 +226,8 @@ class Completer(wiring.Component):
                         m.next = "ORDER"
             with m.State("ORDER"):
                 m.d.sync += [
+                    final.eq(failed | (chunk_left == 0)),
+                    sent.eq((chunk << 2) - Mux(first_chunk, lowest(request.first_be), 0)),
                     header.function.eq(request.function),
                     header.requester_id.eq(request.requester_id),
                     header.tag.eq(request.tag), header.tc.eq(request.tc),
@@ -229,12 +246,9 @@ class Completer(wiring.Component):
                     m.next = "ASK"
                     with m.If(failed):
                         m.next = "IDLE"
-                    with m.Elif(chunk_left == 0):
-                        sent = Signal(13)
-                        m.d.comb += sent.eq((chunk << 2)
-                                            - Mux(first_chunk, lowest(request.first_be), 0))
+                    with m.Elif(final):
                         m.d.sync += [bytes_left.eq(bytes_left - sent), first_chunk.eq(0)]
-                        m.next = "CUT"
+                        m.next = "MEASURE"
                         with m.If(left == 0):
                             m.next = "IDLE"
         return m

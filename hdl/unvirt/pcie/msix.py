@@ -5,7 +5,7 @@ from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .bus import Region, RegisterBusSignature
+from .bus import RegisterBusSignature, RegisterRequest
 from .dma import InterruptRequest, WriteBeat
 
 __all__ = ["MsixTable"]
@@ -15,7 +15,7 @@ class MsixTable(wiring.Component):
     """Sends a message for each request, or keeps it pending while its vector or function is masked.
 
     One message in five cycles. A sweep looks at one vector per cycle for pending messages that may go. Table and pending bits are registers of the
-    two regions ``Region.MSIX_TABLE`` and ``Region.MSIX_PBA``; accesses take effect in order, a read answers in two cycles and not before messages
+    two regions ``Region.MSIX_TABLE`` and ``Region.MSIX_PBA``; accesses take effect in order, a read answers in four cycles and not before messages
     accepted earlier were handed to the write engine: reading a mask back flushes what was on its way. Requests are dropped while MSI-X is disabled.
 
     ``clear`` (function reset, a level) masks every vector and forgets what is pending, one vector per cycle; then it is idle and drops
@@ -61,14 +61,16 @@ class MsixTable(wiring.Component):
 
         vector = Signal(bits)
         swept = Signal(bits)
-        access, answer = self.bus.request.payload, Signal(32)
-        row = access.address[4:4 + bits]
-        is_table = access.address >= Region.MSIX_TABLE
-        in_range = access.address[4:15] < self._vectors
+        # An access as it was on show in the cycle before: it stays until it is taken.
+        access = Signal(RegisterRequest)
+        asked = Signal()
+        answer = Signal(32)
+        m.d.sync += [access.eq(self.bus.request.payload), asked.eq(self.bus.request.valid & ~self.bus.request.ready)]
+        is_table = access.address[15]      # Region.MSIX_TABLE and nothing else
+        in_range = Signal()
         entry = [Signal(32, name=f"entry{i}") for i in range(2)]
-        Signal()
-        # What 32 pending bits look like takes a walk over the memory.
-        walk = Signal(6)
+        # The vector that an access looks at. What 32 pending bits look like takes a walk over the memory.
+        place = Signal(12)
         blocked = ~self.enable | self.function_mask
 
         m.d.comb += [
@@ -104,42 +106,42 @@ class MsixTable(wiring.Component):
                 with m.If((swept == depth - 1) & ~self.forget):
                     m.next = "IDLE"
             with m.State("IDLE"):
-                m.d.comb += vector.eq(swept)
+                m.d.comb += vector.eq(Mux(self.requests.valid, self.requests.payload.vector, swept))
+                # The entry in case that it is sent.
+                m.d.sync += [entry[0].eq(tables[0][1].data), entry[1].eq(tables[1][1].data), message_data.eq(tables[2][1].data)]
                 with m.If(self.clear | self.forget):
                     m.d.sync += swept.eq(0)
                     m.next = "FORGET"
                     with m.If(self.clear):
                         m.next = "CLEAR"
                 with m.Elif(self.requests.valid):
-                    m.d.comb += [self.requests.ready.eq(1),
-                                 vector.eq(self.requests.payload.vector)]
+                    m.d.comb += self.requests.ready.eq(1)
                     with m.If(self.enable & (self.requests.payload.vector < self._vectors)):
                         with m.If(self.function_mask | mask_read.data):
                             m.d.comb += [pending_write.en.eq(1), pending_write.data.eq(1)]
                         with m.Else():
-                            m.d.sync += [entry[0].eq(tables[0][1].data),
-                                         entry[1].eq(tables[1][1].data),
-                                         message_data.eq(tables[2][1].data)]
                             m.next = "SEND"
-                with m.Elif(self.bus.request.valid):
-                    m.d.comb += vector.eq(row)
-                    m.next = "ACCESS"
+                with m.Elif(asked):
+                    m.next = "DECODE"
                 with m.Else():
                     m.d.comb += self.idle.eq(1)
                     m.d.sync += swept.eq(Mux(swept == self._vectors - 1, 0, swept + 1))
                     with m.If(pending_read.data & ~mask_read.data & ~blocked):
                         m.d.comb += [pending_write.en.eq(1), self.idle.eq(0)]
-                        m.d.sync += [entry[0].eq(tables[0][1].data),
-                                     entry[1].eq(tables[1][1].data),
-                                     message_data.eq(tables[2][1].data)]
                         m.next = "SEND"
             with m.State("SEND"):
                 m.d.comb += self.messages.valid.eq(1)
                 with m.If(self.messages.ready):
                     m.next = "IDLE"
+            with m.State("DECODE"):
+                m.d.sync += [
+                    in_range.eq(access.address[4:15] < self._vectors),
+                    place.eq(Mux(is_table, access.address[4:15], Cat(C(0, 5), access.address[2:9]))),
+                ]
+                m.next = "ACCESS"
             with m.State("ACCESS"):
-                m.d.comb += vector.eq(row)
-                m.d.sync += [walk.eq(0), answer.eq(0)]
+                m.d.comb += vector.eq(place)
+                m.d.sync += answer.eq(0)
                 with m.If(access.write):
                     m.d.comb += self.bus.request.ready.eq(1)
                     with m.If(is_table & in_range):
@@ -164,13 +166,12 @@ class MsixTable(wiring.Component):
                 with m.Else():
                     m.next = "WALK"
             with m.State("WALK"):
-                place = Signal(12)
-                m.d.comb += [place.eq(Cat(walk[:5], access.address[2:9])), vector.eq(place)]
+                m.d.comb += vector.eq(place)
                 m.d.sync += [
-                    walk.eq(walk + 1),
+                    place.eq(Cat((place + 1)[:5], place[5:])),
                     answer.eq(Cat(answer[1:], pending_read.data & (place < self._vectors))),
                 ]
-                with m.If(walk == 31):
+                with m.If(place[:5] == 31):
                     m.d.comb += self.bus.request.ready.eq(1)
                     m.next = "RESPOND"
             with m.State("RESPOND"):

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from ..pcie.bus import RegisterBusSignature
 from ..pcie.dma import InterruptRequest
 from .contract import Notification, QueueConfigPort
-from .spec import ISR_CONFIG, ISR_QUEUE, NO_VECTOR
+from .spec import ISR_CONFIG, ISR_QUEUE
 
 __all__ = ["Interrupts"]
 
@@ -58,6 +58,7 @@ class Interrupts(wiring.Component):
         set_isr, clear_isr = Signal(2), Signal()
         config_waits = Signal()
         vector = Signal(11)
+        no_config_vector, no_vector = self.config_vector[15], self.configs.config.vector[15]     # no vector but NO_VECTOR is that large
         access = self.bus.request.payload
 
         m.d.comb += [
@@ -84,7 +85,7 @@ class Interrupts(wiring.Component):
                     with m.If(~self.config_event):
                         m.d.sync += config_waits.eq(0)
                     m.d.sync += vector.eq(self.config_vector)
-                    with m.If(self.msix_enable & (self.config_vector != NO_VECTOR)):
+                    with m.If(self.msix_enable & ~no_config_vector):
                         m.next = "REQUEST"
                 with m.Elif(self.events.valid):
                     # The row's vector is read in this cycle.
@@ -95,7 +96,7 @@ class Interrupts(wiring.Component):
                 m.next = "IDLE"
                 with m.If(~self.msix_enable):
                     m.d.comb += set_isr[ISR_QUEUE].eq(1)
-                with m.Elif(self.configs.config.vector != NO_VECTOR):
+                with m.Elif(~no_vector):
                     m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += self.requests.valid.eq(1)

@@ -17,7 +17,8 @@ class PciConfigAccess(wiring.Component):
     """Gives the fields ``bar``, ``offset``, ``length`` and ``pci_cfg_data`` of the capability.
 
     An access to the data field is a register access of ``length`` bytes at ``offset`` of BAR ``bar``, with all its side effects. A window that is
-    not 1, 2 or 4 aligned bytes inside BAR 0 reads 0 and changes nothing. Other fields answer in one cycle, the data field when its register does.
+    not 1, 2 or 4 aligned bytes inside BAR 0 reads 0 and changes nothing. Other fields answer in one cycle, the data field two cycles behind its
+    register.
 
     Parameters
     ----------
@@ -50,26 +51,30 @@ class PciConfigAccess(wiring.Component):
         legal = Signal()
         enables = Signal(4)
         answer = Signal(32)
-        field = request.address - self._first
+        byte = Signal()     # a length of 1
+        half = Signal()     # a length of 2
 
-        with m.Switch(length):
-            with m.Case(1):
-                m.d.comb += [legal.eq(1), enables.eq(1 << low)]
-            with m.Case(2):
-                m.d.comb += [legal.eq(~low[0]), enables.eq(3 << low)]
-            with m.Case(4):
-                m.d.comb += [legal.eq(low == 0), enables.eq(0xF)]
+        m.d.comb += [byte.eq(length == 1), half.eq(length == 2)]
+        with m.If(byte):
+            m.d.comb += [legal.eq(1), enables.eq(1 << low)]
+        with m.Elif(half):
+            m.d.comb += [legal.eq(~low[0]), enables.eq(3 << low)]
+        with m.Elif(length == 4):
+            m.d.comb += [legal.eq(low == 0), enables.eq(0xF)]
 
-        inside = legal & (bar == 0) & (offset < BAR0_SIZE)
+        # What the fields say, and the request on show, are made an access a cycle before there is one.
+        inside = Signal()
+        narrow = Signal(2)      # without the second byte, without the upper half
         bus = self.bus.request
-        m.d.comb += [
+        m.d.sync += [
+            inside.eq(legal & (bar == 0) & (offset < BAR0_SIZE)), narrow.eq(Cat(byte, byte | half)),
             bus.payload.function.eq(request.function),
             bus.payload.address.eq(Cat(C(0, 2), offset[2:16])),
             bus.payload.write.eq(request.write),
             bus.payload.byte_enables.eq(enables),
             bus.payload.data.eq((request.data << (low << 3))[:32]),
-            self.config.data.eq(answer),
         ]
+        m.d.comb += self.config.data.eq(answer)
 
         def write(register):
             for byte in range(len(register) // 8):
@@ -81,25 +86,16 @@ class PciConfigAccess(wiring.Component):
                 with m.If(self.config.request.valid):
                     m.d.sync += answer.eq(0)
                     m.next = "ACK"
-                    with m.If(field == _DATA):
-                        with m.If(inside & request.byte_enables.any()):
-                            m.next = "ACCESS"
-                    with m.Elif(request.write):
-                        with m.Switch(field):
-                            with m.Case(_BAR):
-                                write(bar)
-                            with m.Case(_OFFSET):
-                                write(offset)
-                            with m.Case(_LENGTH):
-                                write(length)
-                    with m.Else():
-                        with m.Switch(field):
-                            with m.Case(_BAR):
-                                m.d.sync += answer.eq(bar)
-                            with m.Case(_OFFSET):
-                                m.d.sync += answer.eq(offset)
-                            with m.Case(_LENGTH):
-                                m.d.sync += answer.eq(length)
+                    with m.Switch(request.address):
+                        with m.Case(self._first + _DATA):
+                            with m.If(inside & request.byte_enables.any()):
+                                m.next = "ACCESS"
+                        for field, register in ((_BAR, bar), (_OFFSET, offset), (_LENGTH, length)):
+                            with m.Case(self._first + field):
+                                with m.If(request.write):
+                                    write(register)
+                                with m.Else():
+                                    m.d.sync += answer.eq(register)
             with m.State("ACCESS"):
                 m.d.comb += bus.valid.eq(1)
                 with m.If(bus.ready):
@@ -108,11 +104,13 @@ class PciConfigAccess(wiring.Component):
                         m.next = "ACK"
             with m.State("ANSWER"):
                 with m.If(self.bus.response_valid):
-                    # The field's first bytes are the first bytes of the register.
-                    value = self.bus.response_data >> (low << 3)
-                    m.d.sync += answer.eq(Mux(length == 1, value[:8],
-                                              Mux(length == 2, value[:16], value)))
-                    m.next = "ACK"
+                    m.d.sync += answer.eq(self.bus.response_data)
+                    m.next = "SHIFT"
+            with m.State("SHIFT"):
+                # The field's first bytes are the first bytes of the register.
+                value = answer >> (low << 3)
+                m.d.sync += answer.eq(Cat(value[:8], value[8:16] & ~narrow[0].replicate(8), value[16:] & ~narrow[1].replicate(16)))
+                m.next = "ACK"
             with m.State("ACK"):
                 m.d.comb += [self.config.ack.eq(1), self.config.request.ready.eq(1)]
                 m.next = "IDLE"

@@ -14,14 +14,17 @@ __all__ = ["QueueConfigs"]
 _BANKS = ("desc_low", "desc_high", "driver_low", "driver_high", "device_low", "device_high",
           "size_vector", "enabled")
 
-# These are only written while their queue is not enabled, so that nobody reads what is being written. A vector changes at any time.
-_QUIET = _BANKS[:6]
+# All but the last are only written while their queue is not enabled, so that nobody reads what is being written.
+_QUIET = _BANKS[:7]
+
+_FEW = 32
+"""Up to so many rows the bits of the last bank are read from distributed RAM: whoever reads rows decides by them."""
 
 
 class QueueConfigs(wiring.Component):
     """Eight 32-bit banks of one row per queue.
 
-    The configuration side reads and writes one bank at a time (synchronous read, byte enables); the
+    The configuration side writes one bank at a time (byte enables), a cycle after it said so; it reads from a copy of its own. The
     other ports read whole rows, one cycle after the row was presented.
 
     Members
@@ -29,7 +32,7 @@ class QueueConfigs(wiring.Component):
     row, bank : ``In``
         What the configuration side looks at.
     write_enable : ``In(4)``, write_data : ``In(32)``, read_data : ``Out(32)``
-        ``read_data`` shows the row and bank of the cycle before.
+        ``read_data`` shows the row and bank of the cycle before; of what is written, two cycles after that.
     enabled : ``Out(1)``
         Whether ``test_row`` (combinational) is enabled.
     ports : ``Out(QueueConfigPort)`` array
@@ -51,46 +54,56 @@ class QueueConfigs(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        depth = max(2, self._rows)
+        # What is written is decided late, and told to many memories.
+        row = Signal(row_width(self._rows))
         bank = Signal(3)
-        m.d.sync += bank.eq(self.bank)
+        enables = Signal(4)
+        value = Signal(32)
+        here = Signal(len(_BANKS))
+        m.d.sync += [row.eq(self.row), bank.eq(self.bank), enables.eq(self.write_enable), value.eq(self.write_data)]
+        m.d.comb += here.eq(1 << bank)
+
+        m.submodules.own = own = settled_memory(32, 8 * depth)
+        write, read = own.write_port(granularity=8), read_settled(m, own)
+        m.d.comb += [
+            write.addr.eq(Cat(bank, row)), write.data.eq(value), write.en.eq(enables),
+            read.addr.eq(Cat(self.bank, self.row)), self.read_data.eq(read.data),
+        ]
         words = []
-        for number, name in enumerate(_BANKS):
-            quiet, depth = name in _QUIET, max(2, self._rows)
-            cells = settled_memory(32, depth) if quiet else memory.Memory(shape=32, depth=depth, init=[], attrs={"ram_style": "block"})
-            m.submodules[name] = cells
+        for number, name in enumerate(_QUIET):
+            m.submodules[name] = cells = settled_memory(32, depth)
             write = cells.write_port(granularity=8)
-            own = cells.read_port(transparent_for=(write,))
-            m.d.comb += [
-                write.addr.eq(self.row), write.data.eq(self.write_data),
-                write.en.eq(Mux(self.bank == number, self.write_enable, 0)),
-                own.addr.eq(self.row),
-            ]
-            with m.If(bank == number):
-                m.d.comb += self.read_data.eq(own.data)
+            m.d.comb += [write.addr.eq(row), write.data.eq(value), write.en.eq(Mux(here[number], enables, 0))]
             words.append([])
             for port in self.ports:
-                read = read_settled(m, cells) if quiet else cells.read_port()
+                read = read_settled(m, cells)
                 m.d.comb += read.addr.eq(port.row)
                 words[-1].append(read.data)
+
+        # Enabled, in reset: both change while readers look.
+        m.submodules.enabled = states = memory.Memory(shape=2, depth=depth, init=[],
+                                                      attrs={"ram_style": "distributed" if depth <= _FEW else "block"})
+        # Doorbells want to know at once whether their queue is enabled.
+        m.submodules.flags = flags = memory.Memory(shape=1, depth=depth, init=[])
+        for cells in (states, flags):
+            write = cells.write_port()
+            m.d.comb += [write.addr.eq(row), write.data.eq(value), write.en.eq(here[-1] & enables[0])]
+        test = flags.read_port(domain="comb")
+        m.d.comb += [test.addr.eq(self.test_row), self.enabled.eq(test.data)]
+
         for index, port in enumerate(self.ports):
             word = [column[index] for column in words]
+            state = states.read_port()
             config = port.config
             m.d.comb += [
+                state.addr.eq(port.row),
                 config.desc.eq(Cat(word[0], word[1])),
                 config.driver.eq(Cat(word[2], word[3])),
                 config.device.eq(Cat(word[4], word[5])),
                 config.size.eq(word[6][:16]),
                 config.vector.eq(word[6][16:]),
-                config.enabled.eq(word[7][0]),
-                config.in_reset.eq(word[7][1]),
+                config.enabled.eq(state.data[0]),
+                config.in_reset.eq(state.data[1]),
             ]
-
-        # Doorbells want to know at once whether their queue is enabled.
-        m.submodules.flags = flags = memory.Memory(shape=1, depth=max(2, self._rows), init=[])
-        write, read = flags.write_port(), flags.read_port(domain="comb")
-        m.d.comb += [
-            write.addr.eq(self.row), write.data.eq(self.write_data[0]),
-            write.en.eq((self.bank == 7) & self.write_enable[0]),
-            read.addr.eq(self.test_row), self.enabled.eq(read.data),
-        ]
         return m

@@ -20,8 +20,8 @@ _REGIONS = {
 class RegisterHub(wiring.Component):
     """Two initiators, five targets; one access at a time.
 
-    The completer goes first, the PCI configuration access window (``window``) when it is quiet. An access to a hole is a read of zero or a write
-    without effect. No latency; while a read waits for its response nothing else is started.
+    The completer goes first and without latency; the PCI configuration access window (``window``) gets its turn, a cycle later, when the completer is
+    quiet. An access to a hole is a read of zero or a write without effect. While a read waits for its response nothing else is started.
     """
 
     completer: In(RegisterBusSignature())
@@ -36,12 +36,11 @@ class RegisterHub(wiring.Component):
         m = Module()
         targets = [getattr(self, name) for name in (*_REGIONS, "msix")]
         initiators = (self.completer, self.window)
-        reading, reader = Signal(), Signal()
+        reading = Signal()
         hole_answers = Signal()
 
-        # A request on show must not be replaced by the other initiator's while its target makes it wait.
-        chosen, locked = Signal(), Signal()
-        m.d.comb += chosen.eq(Mux(locked, reader, ~self.completer.request.valid))
+        # Whose turn it is: the window's until its access is over, for a request on show must not be replaced while its target makes it wait.
+        chosen = Signal()
         valid = Mux(chosen, self.window.request.valid, self.completer.request.valid) & ~reading
         payload = Signal.like(self.completer.request.payload)
         m.d.comb += payload.eq(Mux(chosen, Value.cast(self.window.request.payload),
@@ -54,7 +53,7 @@ class RegisterHub(wiring.Component):
         for name, number in _REGIONS.items():
             target = getattr(self, name)
             with m.If(page == number):
-                extra = (payload.address[:12] < 64) if name == "common" else 1
+                extra = ~payload.address[6:12].any() if name == "common" else 1
                 m.d.comb += [target.request.valid.eq(valid & extra), hit.eq(extra),
                              ready.eq(target.request.ready)]
         with m.If(page[3] | (page == Region.MSIX_PBA >> 12)):
@@ -65,12 +64,7 @@ class RegisterHub(wiring.Component):
 
         taken = Signal()
         m.d.comb += taken.eq(valid & ready)
-        m.d.sync += [
-            locked.eq(valid & ~ready),
-            hole_answers.eq(taken & ~hit & ~payload.write),
-        ]
-        with m.If(~locked & ~reading):
-            m.d.sync += reader.eq(chosen)
+        m.d.sync += hole_answers.eq(taken & ~hit & ~payload.write)
         responding = Signal()
         answer = Signal(32)
         m.d.comb += responding.eq(hole_answers
@@ -82,10 +76,14 @@ class RegisterHub(wiring.Component):
             m.d.sync += reading.eq(1)
         with m.Elif(responding):
             m.d.sync += reading.eq(0)
+        with m.If(~chosen):
+            m.d.sync += chosen.eq(self.window.request.valid & ~self.completer.request.valid & ~reading)
+        with m.Elif((taken & payload.write) | responding):
+            m.d.sync += chosen.eq(0)
         for number, initiator in enumerate(initiators):
             m.d.comb += [
-                initiator.request.ready.eq(taken & (chosen == number)),
-                initiator.response_valid.eq(responding & (reader == number)),
+                initiator.request.ready.eq(ready & ~reading & (chosen == number)),
+                initiator.response_valid.eq(responding & (chosen == number)),
                 initiator.response_data.eq(answer),
             ]
         return m

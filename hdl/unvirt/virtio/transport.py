@@ -16,7 +16,7 @@ from ..pcie.bus import RegisterBusSignature, RegisterRequest
 from ..pcie.contract import ConfigSignature
 from ..pcie.dma import WriteBeat
 from ..pcie.msix import MsixTable
-from ..stream.buffer import HalfBuffer
+from ..stream.buffer import SkidBuffer
 from .common_config import CommonConfig
 from .contract import EngineControlSignature
 from .device_config import DeviceConfigSpace
@@ -100,8 +100,9 @@ class VirtioTransport(wiring.Component):
                                              data_width=config.data_width)
         m.submodules.pci_config_access = window = PciConfigAccess(capability=self._pci_cfg)
 
-        # Between decoding a TLP and decoding a register there is a cycle: together they were the longest path of the device.
-        m.submodules.bus_slice = bus_slice = HalfBuffer(RegisterRequest)
+        # Between decoding a TLP and decoding a register there is a cycle: together they were the longest path of the device,
+        # and whether a register is ready came from here to the attachment.
+        m.submodules.bus_slice = bus_slice = SkidBuffer(RegisterRequest)
         connect(m, flipped(self.bus).request, bus_slice.i)
         connect(m, bus_slice.o, hub.completer.request)
         m.d.comb += [

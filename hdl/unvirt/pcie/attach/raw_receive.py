@@ -3,8 +3,9 @@
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
+from ...stream.buffer import HalfBuffer
 from ..tlp import CompletionHeader, RequestHeader, TlpBeat
 from ..wire import CommonDw, CompleterDw, CompletionDw, ConfigDw, RawBeat, RequestDw, TlpType, swap_bytes
 
@@ -30,8 +31,8 @@ class LocalRequest(data.Struct):
 class RawReceive(wiring.Component):
     """Decodes TLPs as they come.
 
-    One beat per cycle; a beat leaves in the cycle in which it arrives. Memory requests that hit BAR 0 while memory space is enabled go to
-    ``requests``, completions to ``completions``, configuration requests and non-posted requests that are not supported to ``local``; other posted
+    One beat per cycle; a beat leaves in the cycle in which it arrives, for ``local`` in the next. Memory requests that hit BAR 0 while memory space is
+    enabled go to ``requests``, completions to ``completions``, configuration requests and non-posted requests that are not supported to ``local``; other posted
     TLPs, messages and poisoned writes are dropped. So is what follows the payload, a digest. ``clear`` drops what is left of a TLP under way.
 
     Members
@@ -40,7 +41,7 @@ class RawReceive(wiring.Component):
     requests, completions, local : ``Out(stream)``
     memory_enable : ``In(1)``, bar0 : ``In(64)``, clear : ``In(1)``
     unsupported : ``Out(1)``
-        Pulse: a request was refused or dropped.
+        Pulse: a request was refused or dropped in the cycle before.
     """
 
     def __init__(self, *, data_width, bar_size):
@@ -63,39 +64,49 @@ class RawReceive(wiring.Component):
         beat = self.rx.payload
         dw0 = Signal(CommonDw)
         header = [swap_bytes(beat.header.word_select(number, 32)) for number in range(4)]
-        has_data, length = dw0.fmt[1], Signal(11)
-        m.d.comb += [dw0.eq(header[0]), length.eq(Mux(dw0.length == 0, 1024, dw0.length))]
-        to_request, to_completion, to_local, refused = self._elaborate_kinds(m, dw0, header, has_data, length)
+        has_data, length = dw0.fmt[1], Cat(dw0.length, dw0.length == 0)
+        m.d.comb += dw0.eq(header[0])
+        # Whether a request is for BAR 0 is known late: of the rest it is not to hold anything up.
+        m.submodules.own = own = HalfBuffer(LocalRequest)
+        connect(m, own.o, flipped(self.local))
+        to_request, to_completion, to_local, refused = self._elaborate_kinds(m, dw0, header, has_data, length, own.i.payload)
 
         # Where a TLP goes is said by its first beat, and kept for the others.
         of_request, of_completion, kept_request, kept_completion = Signal(), Signal(), Signal(), Signal()
-        left, now_left = Signal(11), Signal(11)            # DWs of payload from this beat on
+        left = Signal(11)                                  # DWs of payload from the next beat on
+        left_ends = Signal()                               # not more than a beat takes
+        now_left = Signal(11)                              # DWs of payload from this beat on
         more = Signal()                                    # payload is to follow, not a digest
         wanted, last, taken = Signal(), Signal(), Signal()
+        kept_ready = Signal()                              # a beat that is not the first goes on
         m.d.comb += [
             of_request.eq(Mux(beat.first, to_request, kept_request)),
             of_completion.eq(Mux(beat.first, to_completion, kept_completion)),
-            now_left.eq(Mux(beat.first, Mux(has_data, length, 0), left)),
-            last.eq(beat.last | (now_left <= lanes)),
+            now_left.eq(Mux(beat.first, length, left)),
+            # A length of 0 is the longest.
+            last.eq(beat.last | Mux(beat.first, ~has_data | ((dw0.length != 0) & (dw0.length <= lanes)), left_ends)),
             wanted.eq(self.rx.valid & (beat.first | more)),
             self.requests.valid.eq(wanted & of_request),
             self.completions.valid.eq(wanted & of_completion),
-            self.local.valid.eq(self.rx.valid & beat.first & to_local),
+            own.i.valid.eq(self.rx.valid & beat.first & to_local),
             self.rx.ready.eq(Mux(of_request, self.requests.ready, Mux(of_completion, self.completions.ready,
-                                                                      self.local.ready | ~(beat.first & to_local)))),
+                                                                      own.i.ready | ~(beat.first & to_local)))),
+            kept_ready.eq(Mux(kept_request, self.requests.ready, self.completions.ready | ~kept_completion)),
             taken.eq(self.rx.valid & self.rx.ready),
         ]
         for out in (self.requests.payload, self.completions.payload):
             m.d.comb += [out.data.eq(beat.data), out.first.eq(beat.first), out.last.eq(last)]
-        with m.If(taken):
-            m.d.sync += [kept_request.eq(of_request), kept_completion.eq(of_completion), left.eq(now_left - lanes),
-                         more.eq(wanted & ~last)]
+        with m.If(self.rx.valid):
+            m.d.sync += [kept_request.eq(of_request), kept_completion.eq(of_completion)]
+        # What the first beat says may be noted while it waits.
+        with m.If(self.rx.valid & (beat.first | kept_ready)):
+            m.d.sync += [left.eq(now_left - lanes), left_ends.eq(now_left <= 2 * lanes), more.eq(wanted & ~last)]
         with m.If(self.clear):
             m.d.sync += more.eq(0)
-        m.d.comb += self.unsupported.eq(taken & beat.first & refused)
+        m.d.sync += self.unsupported.eq(taken & beat.first & refused)
         return m
 
-    def _elaborate_kinds(self, m, dw0, header, has_data, length):
+    def _elaborate_kinds(self, m, dw0, header, has_data, length, own):
         """Fill in the headers of all outputs; return whether a TLP is for ``requests``, ``completions``, ``local``, and whether it is refused."""
         request, config = Signal(RequestDw), Signal(ConfigDw)
         completer, completion = Signal(CompleterDw), Signal(CompletionDw)
@@ -119,7 +130,7 @@ class RawReceive(wiring.Component):
         to_request = hit & ~(has_data & dw0.poisoned)
         to_local = ~is_completion & ~to_request & ~posted
 
-        r, c, own = self.requests.payload.header, self.completions.payload.header, self.local.payload
+        r, c = self.requests.payload.header, self.completions.payload.header
         m.d.comb += [
             r.write.eq(has_data), r.address.eq(address), r.length.eq(length),
             r.first_be.eq(request.first_be), r.last_be.eq(request.last_be),
