@@ -177,6 +177,8 @@ class CommonConfig(wiring.Component):
         was_enabled = Signal()
         in_reset = Signal()
         starting = Signal()
+        forgets = Signal()
+        m.d.sync += self.forget.eq(forgets)
         # What is written in the last cycle of an access, by DW; decided before.
         writing = Signal()
         field = Signal(16)
@@ -211,7 +213,7 @@ class CommonConfig(wiring.Component):
                 number = swept >> 3
                 m.d.comb += [
                     self.row.eq(number), self.bank.eq(swept[:3]), self.write_enable.eq(0xF),
-                    self.write_data.eq(0), self.forget.eq(~one_row),
+                    self.write_data.eq(0), forgets.eq(~one_row),
                 ]
                 with m.If(swept[:3] == 6):
                     m.d.comb += self.write_data.eq(
@@ -229,7 +231,7 @@ class CommonConfig(wiring.Component):
                 m.d.sync += [one_row.eq(0), swept.eq(0), in_resets.eq(in_resets - 1)]
                 m.next = "IDLE"
             with m.State("CLEARED"):
-                m.d.comb += self.forget.eq(1)
+                m.d.comb += forgets.eq(1)
                 m.d.sync += [
                     device_select.eq(0), driver_select.eq(0), queue_select.eq(0), accepted.eq(0),
                     self.config_vector.eq(NO_VECTOR), swept.eq(0), suspending.eq(0), in_resets.eq(0),
@@ -353,22 +355,18 @@ class CommonConfig(wiring.Component):
             with m.If(high_half & ~suspended):
                 m.d.sync += queue_select.eq(value[16:])
         with m.If(field[Common.QUEUE_RESET >> 2]):
+            m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET)]
             with m.If(high_half & (value[16:] == 1) & accepted[Feature.RING_RESET] & frozen & was_enabled & valid_queue & ~resetting):
-                m.d.comb += [self.bank.eq(7), self.write_data.eq(_IN_RESET), self.write_enable.eq(0b0001)]
+                m.d.comb += self.write_enable.eq(0b0001)
                 m.d.sync += in_resets.eq(in_resets + 1)
         with m.If(banked):
-            fixed = Signal(32)
             size = value[:16]
-            m.d.comb += fixed.eq(value)
+            with m.If((bank == 6) & ~good_vector):
+                m.d.comb += self.write_data[16:].eq(NO_VECTOR)
             with m.If(valid_queue & ~was_enabled & ~in_reset & ~resetting):
-                m.d.comb += [self.bank.eq(bank), self.write_data.eq(fixed),
-                             self.write_enable.eq(enables)]
+                m.d.comb += self.write_enable.eq(enables)
                 with m.If(bank == 6):
-                    m.d.comb += [
-                        self.write_enable.eq(Cat((low_half & good_size).replicate(2),
-                                                 high_half.replicate(2))),
-                        fixed[16:].eq(Mux(good_vector, value[16:], NO_VECTOR)),
-                    ]
+                    m.d.comb += self.write_enable.eq(Cat((low_half & good_size).replicate(2), high_half.replicate(2)))
                 with m.Elif(bank == 7):
                     # queue_enable takes 1 only; the notify offset beside it is read-only.
                     m.d.comb += [self.write_enable.eq(Mux(low_half & (size == 1), 0b0011, 0)),

@@ -46,21 +46,21 @@ class RegisterHub(wiring.Component):
         m.d.comb += payload.eq(Mux(chosen, Value.cast(self.window.request.payload),
                                    Value.cast(self.completer.request.payload)))
         page = payload.address[12:]
-        ready = Signal()
-        hit = Signal()
+        hits, waits = [], []
         for target in targets:
             m.d.comb += target.request.payload.eq(payload)
-        for name, number in _REGIONS.items():
-            target = getattr(self, name)
-            with m.If(page == number):
-                extra = ~payload.address[6:12].any() if name == "common" else 1
-                m.d.comb += [target.request.valid.eq(valid & extra), hit.eq(extra),
-                             ready.eq(target.request.ready)]
-        with m.If(page[3] | (page == Region.MSIX_PBA >> 12)):
-            m.d.comb += [self.msix.request.valid.eq(valid), hit.eq(1),
-                         ready.eq(self.msix.request.ready)]
-        with m.If(~hit):
-            m.d.comb += ready.eq(1)
+        for name, target in zip((*_REGIONS, "msix"), targets):
+            if name == "msix":
+                here = page[3] | (page == Region.MSIX_PBA >> 12)
+            else:
+                here = page == _REGIONS[name]
+            if name == "common":
+                here &= ~payload.address[6:12].any()
+            m.d.comb += target.request.valid.eq(valid & here)
+            hits.append(here)
+            waits.append(here & ~target.request.ready)
+        hit, ready = Signal(), Signal()
+        m.d.comb += [hit.eq(Cat(hits).any()), ready.eq(~Cat(waits).any())]
 
         taken = Signal()
         m.d.comb += taken.eq(valid & ready)

@@ -31,9 +31,10 @@ class LocalRequest(data.Struct):
 class RawReceive(wiring.Component):
     """Decodes TLPs as they come.
 
-    One beat per cycle; a beat leaves in the cycle in which it arrives, for ``local`` in the next. Memory requests that hit BAR 0 while memory space is
-    enabled go to ``requests``, completions to ``completions``, configuration requests and non-posted requests that are not supported to ``local``; other posted
-    TLPs, messages and poisoned writes are dropped. So is what follows the payload, a digest. ``clear`` drops what is left of a TLP under way.
+    One beat per cycle; a beat leaves in the cycle in which it arrives, for ``local`` in the next. Memory requests that hit BAR 0 while memory
+    space is enabled go to ``requests``, completions to ``completions``, configuration requests and non-posted requests that are not supported to
+    ``local``; other posted TLPs, messages and poisoned writes are dropped. So is what follows the payload, a digest. ``clear`` drops what is left of
+    a TLP under way.
 
     Members
     -------
