@@ -75,9 +75,9 @@ def UsedBurstsSignature(rows):
 class UsedWrites(wiring.Component):
     """Writes one burst while the contents of the next are put behind it.
 
-    **Latency**: one cycle from ``give`` to the first beat. **Throughput**: a burst takes its beats, one for its index, and one to be told of.
-    **Ordering**: elements, index, then ``published``, each after the one before was accepted by the write engine, which keeps their order on
-    the link. **Reset**: only with the device; a burst given is always written. What was put and not given is forgotten by ``forget``.
+    **Latency**: one cycle from ``give`` to the first beat. **Throughput**: a burst takes its beats, one for its index, and one to be told of, in
+    which the next may be given. **Ordering**: elements, index, then ``published``, each after the one before was accepted by the write engine, which
+    keeps their order on the link; the next burst after ``published`` was. **Reset**: only with the device; a burst given is always written. What was put and not given is forgotten by ``forget``.
 
     Parameters
     ----------
@@ -93,10 +93,8 @@ class UsedWrites(wiring.Component):
     published : ``Out(stream.Signature(Published))``
     urgent : ``Out(1)``
         A burst has waited for 8192 / ``data_width`` cycles, or its index is all that is left.
-    done : ``Out(1)``
-        There is no burst, or the only one ends in this cycle.
-    idle : ``Out(1)``
-        There is no burst.
+    done, idle : ``Out(1)``
+        There is no burst, and all are told of.
     """
 
     def __init__(self, *, data_width, rows):
@@ -135,7 +133,7 @@ class UsedWrites(wiring.Component):
             write.data.eq(port.content.replicate(lanes)),
             write.en.eq(Mux(port.put, 1 << into[:lane_bits] if lanes > 1 else 1, 0)),
             read.addr.eq(reading[:-1]),
-            port.room.eq((position[lane_bits:] - reading)[:word_bits + 1] != words),
+            port.room.eq(position[lane_bits:] != reading ^ words),
         ]
         behind = Signal.like(position)             # what is put in this cycle
         m.d.comb += behind.eq(position + Mux(port.put & ~port.replace, step, 0))
@@ -148,60 +146,69 @@ class UsedWrites(wiring.Component):
         with m.If(self.forget):
             m.d.sync += position.eq(start)
 
-        burst = Signal(UsedBurst(self._rows))
+        # What goes with each beat is ready before it. The address of the index lies `back` from where the burst began.
+        out = self.writes.payload
+        address, back, length = Signal(64), Signal(signed(21)), Signal(len(port.burst.length))
+        first, last, rest = Signal(), Signal(), Signal(len(port.burst.length))     # bytes from this beat on
+        publish, telling = Signal(), Signal(Published(self._rows))
         beat = Signal(range(BURST * 128 // width + 1))
         is_content, ends_word = self._layout(beat)
         word = read.data.word_select(beat[0], 32) if width == 32 else read.data
         if lanes > 1:
             word = Cat(word.word_select(lane, 64) & (~self.packed).replicate(64) if lane & 1 else word.word_select(lane, 64) for lane in range(lanes))
-        out = self.writes.payload
-        index = Signal()
+        free, index, told = Signal(), Signal(), Signal()
         bytes_per_beat = width // 8
         m.d.comb += [
-            self.published.payload.eq(burst.published),
-            out.header.address.eq(burst.base + Mux(index, 2, burst.offset)),
-            out.header.length.eq(Mux(index, 2, burst.length)),
-            out.data.eq(Mux(index, burst.published.place, Mux(is_content, word, 0))),
-            out.first.eq(index | (beat == 0)),
-            out.last.eq(index | ((beat + 1) * bytes_per_beat >= burst.length)),
-            out.empty.eq(Mux(index, bytes_per_beat - 2,
-                             Mux(out.last, ((beat + 1) * bytes_per_beat - burst.length)[:len(out.empty)], 0))),
-            port.free.eq(self.done),
+            out.header.address.eq(address),
+            out.header.length.eq(length),
+            out.data.eq(Mux(index, telling.place, Mux(is_content, word, 0))),
+            out.first.eq(first),
+            out.last.eq(last),
+            out.empty.eq(Mux(last, (-rest)[:len(out.empty)], 0)),
+            self.published.valid.eq(told),
+            self.done.eq(free & ~told),
+            self.idle.eq(self.done),
+            port.free.eq(free),
         ]
-        with m.If(port.give):
-            m.d.sync += burst.eq(port.burst)
+        moved = Signal(64)
+        m.d.comb += moved.eq(Mux(free, port.burst.base, address) + Mux(free, port.burst.offset, back))
+
+        def tell():
+            """The driver sees what was written; the next burst may begin to wait until that is told."""
+            m.d.sync += [told.eq(1), self.published.payload.eq(telling)]
+            m.next = "IDLE"
 
         waited = Signal(range(_PATIENCE // width + 1))
         m.d.comb += self.urgent.eq(index | waited[-1])
+        with m.If(self.published.ready):
+            m.d.sync += told.eq(0)
         with m.FSM(name="used_writes"):
             with m.State("IDLE"):
-                m.d.sync += waited.eq(0)
-                m.d.comb += [self.idle.eq(1), self.done.eq(1)]
+                m.d.comb += free.eq(1)
+                m.d.sync += [
+                    address.eq(moved), back.eq(2 - port.burst.offset), length.eq(port.burst.length),
+                    first.eq(1), last.eq(port.burst.length <= bytes_per_beat), rest.eq(port.burst.length),
+                    publish.eq(port.burst.publish), telling.eq(port.burst.published), beat.eq(0), waited.eq(0),
+                ]
                 with m.If(port.give):
                     m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += self.writes.valid.eq(1)
+                m.d.comb += self.writes.valid.eq(~told)
                 m.d.sync += waited.eq(waited + ~waited[-1])
-                with m.If(self.writes.ready):
-                    m.d.sync += [beat.eq(beat + 1), reading.eq(reading + ends_word)]
-                    with m.If(out.last):
-                        m.d.sync += beat.eq(0)
+                with m.If(self.writes.valid & self.writes.ready):
+                    m.d.sync += [beat.eq(beat + 1), reading.eq(reading + ends_word), first.eq(0), rest.eq(rest - bytes_per_beat),
+                                 last.eq(rest <= 2 * bytes_per_beat)]
+                    with m.If(last):
+                        m.d.sync += [address.eq(moved), length.eq(2), rest.eq(2), first.eq(1), last.eq(1)]
                         m.next = "INDEX"
-                        with m.If(~burst.publish):
+                        with m.If(~publish):
                             m.next = "IDLE"
                         with m.Elif(self.packed):
-                            m.next = "PUBLISH"
+                            tell()
             with m.State("INDEX"):
                 m.d.comb += [index.eq(1), self.writes.valid.eq(1)]
                 with m.If(self.writes.ready):
-                    m.next = "PUBLISH"
-            with m.State("PUBLISH"):
-                m.d.sync += waited.eq(0)
-                m.d.comb += [self.published.valid.eq(1), self.done.eq(self.published.ready)]
-                with m.If(self.published.ready):
-                    m.next = "IDLE"
-                    with m.If(port.give):
-                        m.next = "WRITE"
+                    tell()
         return m
 
     def _layout(self, beat):
