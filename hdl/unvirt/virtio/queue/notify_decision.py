@@ -25,7 +25,7 @@ class _DecisionRow(data.Struct):
     in_flight: 1
     dirty:     1          # with a read in flight: once more; without one: in the list of those that wait
     place:     16         # behind the newest used entry that the read decides about
-    count:     15         # how many these are, saturated
+    count:     15         # how many these are, saturated; 0 with neither of the first two
 
 
 class NotifyDecision(wiring.Component):
@@ -100,39 +100,82 @@ class NotifyDecision(wiring.Component):
         m.submodules.state = state = RowMemory(_DecisionRow, rows=self._rows, readers=1)
         connect_sweep(m, self.sweep, (state,))
         row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
-        is_answer = Signal()
+        publishes = Signal()
         answer = Signal(SmallAnswer(self._rows))
-        now, found, config = Signal(_DecisionRow), state.read_value[0], self.config.config
+        found, config = state.read_value[0], self.config.config
         published = Signal(Published(self._rows))
         m.submodules.waiting = waiting = RowList(rows=self._rows)
-        wanted = Signal()
-        again = Signal()
+
+        # What the memories show is late in the cycle: what becomes of the row is written in the next one, in which an answer is weighed, too.
+        now, total = Signal(_DecisionRow), Signal(17)
+        write, write_row = Signal(), Signal(row_width(self._rows))
+        place = Signal(17)                         # in the packed ring, where the event may lie in the lap before, counted from the start of that
+        wanted, again, weighing = Signal(), Signal(), Signal()
+        base, offset = Signal(64), Signal(18)
         m.d.comb += [
-            wanted.eq(~answer.error & self._asked_for(m, found, answer.value, config.size)),
-            again.eq(found.dirty & ~wanted),
+            wanted.eq(weighing & ~answer.error & self._asked_for(m, place, now.count, answer.value)),
+            again.eq(weighing & now.dirty & ~wanted),
         ]
-        total = Signal(17)
-        m.d.comb += total.eq(published.count + Mux(found.in_flight | found.dirty, found.count, 0))
+        m.d.sync += [
+            write.eq(0),
+            write_row.eq(row),
+            now.eq(found),
+            total.eq(Mux(publishes, published.count, 0) + found.count),
+            place.eq(Mux(self.packed, found.place[:15], found.place)
+                     + Mux(self.packed & (found.place[15] != answer.value[15]), config.size, 0)),
+        ]
+        with m.If(publishes):
+            m.d.sync += now.place.eq(published.place)
 
         m.d.comb += [
             state.read_row[0].eq(next_row),
             self.config.row.eq(next_row),
-            next_row.eq(row),
-            state.write_row.eq(row),
-            state.write_value.eq(now),
+            state.write_valid.eq(write),
+            state.write_row.eq(write_row),
+            state.write_value.in_flight.eq(now.in_flight),
+            state.write_value.dirty.eq(now.dirty & ~wanted),
+            state.write_value.place.eq(now.place),
+            state.write_value.count.eq(Mux(state.write_value.in_flight | state.write_value.dirty, Mux(total[15:].any(), _MOST, total), 0)),
             self.reads.payload.fence.eq(1),
             self.reads.payload.wide.eq(self.packed),
+            # used_event lies behind the available ring [virtio 2.7.6].
+            self.reads.payload.address.eq(base + offset),
             self.interrupts.payload.row.eq(row),
+            waiting.i.payload.eq(row),
         ]
 
-        def ask():
-            """Read the value; the row's configuration was looked up in the cycle before, whatever the state."""
-            m.d.comb += [now.in_flight.eq(1), now.dirty.eq(0)]
-            m.d.sync += [self.reads.valid.eq(1), self.reads.payload.row.eq(row),
-                         # used_event lies behind the available ring [virtio 2.7.6].
-                         self.reads.payload.address.eq(config.driver + Mux(self.event_idx & ~self.packed, 4 + (config.size << 1), 0))]
+        def note():
+            """Where the row's value is read, if it is; no read is under way to the reader."""
+            m.d.sync += [self.reads.payload.row.eq(row), base.eq(config.driver),
+                         offset.eq(Mux(self.event_idx & ~self.packed, 4 + (config.size << 1), 0))]
 
-        m.d.comb += waiting.i.payload.eq(row)
+        # Answers come before what waits for the place that they free.
+        takes_waiting, resetting = Signal(), Signal()
+        m.d.comb += [
+            takes_waiting.eq(waiting.o.valid & ~self.reads.valid),
+            resetting.eq(self.row_drain.notify & ~self.row_clean),
+            next_row.eq(Mux(self.answers.valid, self.answers.payload.row,
+                            Mux(takes_waiting, waiting.o.payload,
+                                Mux(self.published.valid, self.published.payload.row, self.row_drain.row)))),
+        ]
+
+        def accept():
+            """Take the next event; its row is looked up in this cycle."""
+            m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload), published.eq(self.published.payload),
+                         publishes.eq(~self.answers.valid & ~takes_waiting)]
+            m.next = "IDLE"
+            with m.If(self.answers.valid):
+                m.d.comb += self.answers.ready.eq(1)
+                m.next = "DECIDE"
+            with m.Elif(takes_waiting):
+                m.d.comb += waiting.o.ready.eq(1)
+                m.next = "READ"
+            with m.Elif(self.published.valid):
+                m.d.comb += self.published.ready.eq(1)
+                m.next = "DECIDE"
+            with m.Elif(resetting):
+                m.next = "CHECK"
+
         in_reset = self.row_drain.notify & (row == self.row_drain.row)
         with m.If(self.reads.ready):
             m.d.sync += self.reads.valid.eq(0)
@@ -140,71 +183,61 @@ class NotifyDecision(wiring.Component):
             m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="notify_decision"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid & ~self.reads.valid & waiting.empty)
-                m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload), published.eq(self.published.payload),
-                             is_answer.eq(self.answers.valid)]
-                # Answers come before what waits for the place that they free.
-                with m.If(self.answers.valid):
-                    m.d.comb += [self.answers.ready.eq(1), next_row.eq(self.answers.payload.row)]
-                    m.next = "DECIDE"
-                with m.Elif(waiting.o.valid & ~self.reads.valid):
-                    m.d.comb += [waiting.o.ready.eq(1), next_row.eq(waiting.o.payload)]
-                    m.next = "READ"
-                with m.Elif(self.published.valid):
-                    m.d.comb += [self.published.ready.eq(1), next_row.eq(self.published.payload.row)]
-                    m.next = "DECIDE"
-                with m.Elif(self.row_drain.notify & ~self.row_clean):
-                    m.d.comb += next_row.eq(self.row_drain.row)
-                    m.next = "CHECK"
+                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid & ~self.reads.valid & waiting.empty & ~write)
+                accept()
             with m.State("CHECK"):
                 # Only looked at between events, so none of the row is left but a read.
                 m.d.sync += self.row_clean.eq(~found.in_flight & ~found.dirty)
                 m.next = "IDLE"
             with m.State("DECIDE"):
                 possible = ~self.msix_enable | (config.vector != NO_VECTOR)
-                m.d.comb += [state.write_valid.eq(1), now.eq(found)]
+                m.d.sync += write.eq(1)
                 m.next = "IDLE"
+                with m.If(~self.reads.valid):
+                    note()
                 with m.If(self.drain):
-                    m.d.comb += now.as_value().eq(0)
+                    m.d.sync += [now.in_flight.eq(0), now.dirty.eq(0)]
                 with m.Elif(in_reset):
                     # What waits in the list is taken out of it there.
-                    m.d.comb += [now.in_flight.eq(found.in_flight & ~is_answer), now.dirty.eq(found.dirty & ~found.in_flight)]
-                with m.Elif(is_answer):
-                    m.d.comb += [now.in_flight.eq(0), now.dirty.eq(again), self.violation.eq(answer.error)]
-                    with m.If(wanted):
-                        m.next = "INTERRUPT"
-                    with m.Elif(again):
+                    m.d.sync += [now.in_flight.eq(found.in_flight & publishes), now.dirty.eq(found.dirty & ~found.in_flight)]
+                with m.Elif(~publishes):
+                    m.d.comb += self.violation.eq(answer.error)
+                    m.d.sync += now.in_flight.eq(0)
+                    m.next = "ANSWERED"
+                with m.Elif(found.in_flight | found.dirty):
+                    m.d.sync += now.dirty.eq(1)
+                with m.Elif(possible):
+                    with m.If(self.reads.valid | waiting.o.valid):
+                        m.d.sync += now.dirty.eq(1)
                         m.next = "WAIT"
-                with m.Elif(found.in_flight | found.dirty | possible):
-                    m.d.comb += [now.dirty.eq(1), now.place.eq(published.place), now.count.eq(Mux(total[15:].any(), _MOST, total))]
-                    with m.If(~found.in_flight & ~found.dirty):
-                        with m.If(self.reads.valid | waiting.o.valid):
-                            m.next = "WAIT"
-                        with m.Else():
-                            ask()
-            with m.State("INTERRUPT"):
-                m.d.comb += self.interrupts.valid.eq(1)
-                with m.If(self.interrupts.ready):
+                    with m.Else():
+                        m.d.sync += [now.in_flight.eq(1), self.reads.valid.eq(1)]
+            with m.State("ANSWERED"):
+                m.d.sync += [now.eq(now), place.eq(place)]
+                m.d.comb += [weighing.eq(1), self.interrupts.valid.eq(wanted), waiting.i.valid.eq(again)]
+                with m.If(again | (wanted & self.interrupts.ready)):
                     m.next = "IDLE"
+                with m.Elif(~wanted):
+                    accept()
             with m.State("WAIT"):
                 m.d.comb += waiting.i.valid.eq(1)
                 m.next = "IDLE"
             with m.State("READ"):
-                m.d.comb += [state.write_valid.eq(1), now.eq(found), now.dirty.eq(0)]
+                note()
+                m.d.sync += [write.eq(1), now.dirty.eq(0)]
                 with m.If(~self.drain & ~in_reset):
-                    ask()
+                    m.d.sync += [now.in_flight.eq(1), self.reads.valid.eq(1)]
                 m.next = "IDLE"
         return m
 
-    def _asked_for(self, m, row, value, size):
-        """Return whether the driver, whose suppression state is ``value``, wants to hear of what ``row`` holds."""
-        # How far the newest place is behind the event; in the packed ring the event may lie in the lap before.
-        place, event = Signal(17), Signal(16)
-        passed = Signal()
-        m.d.comb += [place.eq(row.place), event.eq(value[:16])]
-        with m.If(self.packed):
-            m.d.comb += [place.eq(row.place[:15] + Mux(row.place[15] == value[15], 0, size)), event.eq(value[:15])]
-        m.d.comb += passed.eq(((place - event - 1)[:16] < row.count) | (row.count == _MOST))
+    def _asked_for(self, m, place, count, value):
+        """Return whether the driver, whose suppression state is ``value``, wants to hear of the ``count`` entries before ``place``."""
+        # How far the newest place is behind the event.
+        event, passed = Signal(16), Signal()
+        m.d.comb += [
+            event.eq(Mux(self.packed, value[:15], value[:16])),
+            passed.eq(((place - event - 1)[:16] < count) | (count == _MOST)),
+        ]
         asked = Signal()
         with m.If(self.packed):
             with m.Switch(value[16:18]):
