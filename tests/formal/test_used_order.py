@@ -50,14 +50,15 @@ class SplitSpec(Elaboratable):
         ]
 
         # Elements stay until they are taken or it is another input's turn; a group follows each other; a row has no more used buffers than its ring.
-        stays, before = Signal(), Signal(len(Value.cast(element)))
+        stays, before, same_row, row_before = Signal(), Signal(len(Value.cast(element))), Signal(), Signal()
         open_group, group_row = Signal(), Signal()
         taken, index, told = (Signal(16, name=name, init=START) for name in ("taken", "index", "told"))
         take = port.take & port.waiting
         mine = element.row == row
-        m.d.sync += [stays.eq(port.waiting & ~port.take & ~port.pass_on), before.eq(element)]
+        m.d.sync += [stays.eq(port.waiting & ~port.take & ~port.pass_on), before.eq(element), same_row.eq(~port.pass_on), row_before.eq(element.row)]
         m.d.comb += [
             Assume(~stays | (port.waiting & (element.as_value() == before))),
+            Assume(~same_row | (element.row == row_before)),
             Assume(~(open_group & port.waiting) | (element.row == group_row)),
             Assume(~(port.waiting & mine) | ((taken - index)[:16] < SIZE)),
             Assert(~port.take | port.waiting),

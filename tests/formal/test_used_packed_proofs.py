@@ -68,17 +68,21 @@ class PackedSpec(Elaboratable):
         # Elements stay, and may begin, until they are taken or it is another input's turn; those of a group follow each other; a row has no more
         # used buffers than its ring.
         stays, before, could_begin = Signal(), Signal(len(Value.cast(element))), Signal()
+        same_row, row_before = Signal(), Signal()
         open_group, group_row = Signal(), Signal()
         ahead, groups = Signal(range(size + 4)), Signal(range(size + 1))          # slots and groups that were taken and are not due
         due_slots, due_groups, due_place = Signal(range(size + 4)), Signal(range(size + 1)), Signal(range(2 * size))
+        waits, given_slots = Signal(), Signal(range(size + 4))                    # of a burst that was given before the one ahead of it was told of
         take = port.take & port.waiting
         mine = element.row == row
         m.d.sync += [stays.eq(port.waiting & ~port.take & ~port.pass_on), before.eq(element), could_begin.eq(port.begin)]
+        m.d.sync += [same_row.eq(~port.pass_on), row_before.eq(element.row)]
         m.d.comb += [
+            Assume(~same_row | (element.row == row_before)),
             Assume(~stays | (port.waiting & (element.as_value() == before) & (port.begin | ~could_begin))),
             Assume(~(open_group & port.waiting) | (element.row == group_row)),
             Assume(~port.waiting | (element.ring_slots != 0)),
-            Assume(~(port.waiting & mine) | (ahead + due_slots + element.ring_slots <= size)),
+            Assume(~(port.waiting & mine) | (ahead + Mux(waits, given_slots, 0) + due_slots + element.ring_slots <= size)),
             Assert(~port.take | port.waiting),
         ]
 
@@ -107,25 +111,31 @@ class PackedSpec(Elaboratable):
             m.d.sync += wrote_two.eq(1)
         is_open = open_group & (group_row == row)
         gives = dut.burst.give & dut.burst.burst.publish & (dut.burst.burst.published.row == row)
-        m.d.comb += Assert(~gives | ~is_open)
+        # It is due when the one before was told of; until then it waits, and nothing of it is written.
+        tells = moves(writer.published) & (writer.published.payload.row == row)
+        falls_due = Signal()
+        m.d.comb += [falls_due.eq((gives | waits) & ((due_slots == 0) | tells)), Assert(~gives | ~is_open), Assert(~waits | ~(gives | write))]
+        m.d.sync += waits.eq((gives | waits) & ~falls_due)
         if self._in_order:
             # A group but for its last element fills its buffers; the driver names each buffer once.
             m.d.comb += Assume(~port.waiting | ~element.more | element.full)
-            left, due = self._add_order(m, element, take & mine, port.waiting & mine, gives, write, at, half, out.data, start)
+            left, due = self._add_order(m, element, take & mine, port.waiting & mine, gives, falls_due, write, at, half, out.data, start)
         else:
-            left, due = self._add_slots(m, element, take & mine, place, is_open, gives, write, at, half, out.data)
+            left, due = self._add_slots(m, element, take & mine, place, is_open, gives, falls_due, write, at, half, out.data)
 
         # What is told.
         told = writer.published.payload
-        tells = moves(writer.published) & (told.row == row)
         taken_slots, taken_group = Mux(take & mine, element.ring_slots, 0), take & mine & ~element.more
-        m.d.comb += Assert(~gives | (due_slots == 0) | tells)
+        given_groups, given_place = Signal.like(due_groups), Signal.like(due_place)
         with m.If(gives):
-            m.d.sync += [due_slots.eq(ahead), due_groups.eq(groups), due_place.eq(place), ahead.eq(taken_slots), groups.eq(taken_group)]
+            m.d.sync += [given_slots.eq(ahead), given_groups.eq(groups), given_place.eq(place), ahead.eq(taken_slots), groups.eq(taken_group)]
         with m.Else():
             m.d.sync += [ahead.eq(ahead + taken_slots), groups.eq(groups + taken_group)]
-            with m.If(tells):
-                m.d.sync += [due_slots.eq(0), due_groups.eq(0)]
+        with m.If(falls_due):
+            m.d.sync += [due_slots.eq(Mux(waits, given_slots, ahead)), due_groups.eq(Mux(waits, given_groups, groups)),
+                         due_place.eq(Mux(waits, given_place, place))]
+        with m.Elif(tells):
+            m.d.sync += [due_slots.eq(0), due_groups.eq(0)]
         laps, both, grouped, other, in_group, merged, overlapped = (Signal(name=name) for name in (
             "laps", "both", "grouped", "other", "in_group", "merged", "overlapped"))
         with m.If(take & mine & element.more):
@@ -148,7 +158,7 @@ class PackedSpec(Elaboratable):
             m.d.sync += other.eq(1)
         idle = dut.idle & writer.idle
         m.d.comb += [
-            Assert(~idle | ((left == 0) & (ahead == 0) & (due_slots == 0))),
+            Assert(~idle | ((left == 0) & (ahead == 0) & (due_slots == 0) & ~waits)),
             Cover(idle & grouped & laps),
             Cover(idle & both & other),
             Cover(idle & overlapped),
@@ -166,7 +176,7 @@ class PackedSpec(Elaboratable):
         """Return the slot and the lap of a place."""
         return Mux(place >= self._size, place - self._size, place)[:(self._size - 1).bit_length()], place >= self._size
 
-    def _add_slots(self, m, element, take, place, is_open, gives, write, at, half, word):
+    def _add_slots(self, m, element, take, place, is_open, gives, falls_due, write, at, half, word):
         """Each element has its own descriptor; return the slots that are to be written, and which of them are due."""
         size = self._size
         slot, lap = self._split(place)
@@ -174,8 +184,11 @@ class PackedSpec(Elaboratable):
         left, first_slot, in_group = Signal(size), Signal(range(size)), Signal()
         due, due_first, due_group = Signal(size), Signal(range(size)), Signal()
         done = Mux(write & half, 1 << at, 0)
+        given, given_first, given_group = Signal(size), Signal(range(size)), Signal()
+        with m.If(falls_due):
+            m.d.sync += [due_group.eq(Mux(gives, in_group, given_group)), due_first.eq(Mux(gives, first_slot, given_first))]
         with m.If(gives):
-            m.d.sync += [due_group.eq(in_group), due_first.eq(first_slot), in_group.eq(0)]
+            m.d.sync += [given.eq(left), given_group.eq(in_group), given_first.eq(first_slot), in_group.eq(0)]
         with m.If(take):
             m.d.sync += content[slot].eq(used_descriptor(element, lap))
             m.d.comb += Assert(~left.bit_select(slot, 1))
@@ -191,11 +204,11 @@ class PackedSpec(Elaboratable):
             ]
         m.d.sync += [
             left.eq((left | Mux(take, 1 << slot, 0)) & ~done),
-            due.eq(Mux(gives, left, due) & ~done),
+            due.eq(Mux(falls_due, Mux(gives, left, given), due) & ~done),
         ]
         return left, due
 
-    def _add_order(self, m, element, take, waiting, gives, write, at, half, word, start):
+    def _add_order(self, m, element, take, waiting, gives, falls_due, write, at, half, word, start):
         """One descriptor tells of all before it; return how many elements the driver was not told of, and how many of these are due."""
         size = self._size
         held = [Signal(UsedElement(2), name=f"held{number}") for number in range(size)]
@@ -216,7 +229,10 @@ class PackedSpec(Elaboratable):
                     Assert((word == used_descriptor(other, lap)) & ~other.more & Cat(before.full for before in held[:number]).all()),
                 ]
                 m.d.sync += seen.eq(self._behind(seen, slots))
-        m.d.sync += [left.eq(left - gone + take), due.eq(Mux(gives, left, due) - gone)]
+        given = Signal.like(left)
+        with m.If(gives):
+            m.d.sync += given.eq(left)
+        m.d.sync += [left.eq(left - gone + take), due.eq(Mux(falls_due, Mux(gives, left, given), due) - gone)]
         for number, kept in enumerate(held):
             for count in range(size - number):
                 with m.If(gone == count):

@@ -4,7 +4,6 @@
 from amaranth import *
 from amaranth.lib import data, wiring
 
-from ..contract import row_width
 from .descriptors import DescriptorFlags
 from .rows import RowMemory, connect_sweep
 from .used_inputs import BURST
@@ -58,11 +57,11 @@ class PackedUsedBursts(wiring.Component):
         connect_sweep(m, self.sweep, (places,))
 
         element, waiting, take = self.port.element, self.port.waiting, self.port.take
-        row = Signal(row_width(self._rows))
         size, desc = Signal(16), Signal(64)
         place = Signal(_Place)                     # of the element at hand
         first = Signal(_Place)                     # of the burst
         count = Signal(range(BURST + 1))
+        some = Signal()                            # descriptors in the burst
         advanced = Signal(16)                      # slots since the last publication
         packets = Signal(16)                       # groups ended since then
         closed = Signal()                          # nothing more fits behind the burst
@@ -72,14 +71,13 @@ class PackedUsedBursts(wiring.Component):
         last_full, lap = Signal(), Signal()        # of the descriptor gathered last
         kept, kept_place = Signal(_UsedDescriptor), Signal(_Place)
 
-        merge = self.in_order & last_full & (count != 0)   # the element at hand replaces the last
+        merge = self.in_order & last_full & some   # the element at hand replaces the last
         used = Signal(_UsedDescriptor)
         used_lap = Mux(merge, lap, place.lap)
-        following = Signal(17)
+        following, wrapped = Signal(17), Signal(signed(17))
         wraps = Signal()
-        begins_group = Signal()
+        begins_group, gathers, fits = Signal(), Signal(), Signal()
         port, burst = self.burst, self.burst.burst
-        room = port.room | merge | begins_group
         m.d.comb += [
             used.written.eq(element.written),
             used.id.eq(element.head),
@@ -87,11 +85,15 @@ class PackedUsedBursts(wiring.Component):
             used.flags.avail.eq(~used_lap),
             used.flags.used.eq(~used_lap),
             following.eq(place.slot + element.ring_slots),
-            wraps.eq(following >= size),
+            wrapped.eq((place.slot - size) + element.ring_slots),
+            wraps.eq(wrapped >= 0),
             begins_group.eq(element.more & ~grouped & ~self.in_order),
+            # The element comes out of memory late: only the last choice is its own. What begins a group is kept, and begins the burst.
+            gathers.eq(waiting & (self.port.begin | grouped | open_batch) & ~ended & (~closed | merge)),
+            fits.eq(Mux(begins_group, ~some, port.room | merge)),
             self.config.row.eq(element.row),
             places.read_row[0].eq(element.row),
-            places.write_row.eq(row),
+            places.write_row.eq(element.row),
             places.write_value.eq(place),
             port.content.eq(used),
             port.replace.eq(merge),
@@ -100,7 +102,7 @@ class PackedUsedBursts(wiring.Component):
             burst.offset.eq(Cat(C(8, 4), first.slot)),
             burst.length.eq((count << 4) - 8),
             burst.publish.eq(~grouped),
-            burst.published.row.eq(row),
+            burst.published.row.eq(element.row),
             burst.published.place.eq(Cat(place.slot, ~place.lap)),
             burst.published.count.eq(advanced),
             burst.published.packets.eq(packets),
@@ -111,13 +113,13 @@ class PackedUsedBursts(wiring.Component):
             m.d.comb += take.eq(1)
             m.d.sync += [advanced.eq(advanced + element.ring_slots), packets.eq(packets + ~element.more), place.slot.eq(following)]
             with m.If(wraps):
-                m.d.sync += [place.slot.eq(following - size), place.lap.eq(~place.lap)]
+                m.d.sync += [place.slot.eq(wrapped), place.lap.eq(~place.lap)]
 
         with m.FSM(name="packed_used"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(1)
-                m.d.sync += [count.eq(0), closed.eq(0), grouped.eq(0), ended.eq(0), open_batch.eq(0), advanced.eq(0),
-                             packets.eq(0), row.eq(element.row)]
+                m.d.sync += [count.eq(0), some.eq(0), closed.eq(0), grouped.eq(0), ended.eq(0), open_batch.eq(0), advanced.eq(0),
+                             packets.eq(0)]
                 with m.If(self.discard):
                     m.d.comb += self.port.pass_on.eq(1)
                 with m.Elif(waiting & self.port.begin):
@@ -129,24 +131,31 @@ class PackedUsedBursts(wiring.Component):
                 m.d.sync += [size.eq(self.config.config.size), desc.eq(self.config.config.desc), place.eq(places.read_value[0])]
                 m.next = "GATHER"
             with m.State("GATHER"):
+                # Of the element that may be the first of a burst, or of a group.
+                with m.If(~some):
+                    m.d.sync += first.eq(place)
+                with m.If(~grouped):
+                    m.d.sync += [kept.eq(used), kept_place.eq(place)]
                 with m.If(self.discard):
                     m.next = "IDLE"
-                with m.Elif(waiting & (element.row == row) & (self.port.begin | grouped | open_batch) & ~ended & (~closed | merge)
-                            & ~(begins_group & (count != 0))):
-                    with m.If(room):
+                with m.Elif(gathers):
+                    with m.If(fits):
                         consume()
                         with m.If(begins_group):
-                            m.d.sync += [grouped.eq(1), kept.eq(used), kept_place.eq(place)]
+                            m.d.sync += grouped.eq(1)
                         with m.Else():
                             m.d.comb += port.put.eq(1)
-                            m.d.sync += [count.eq(count + ~merge), ended.eq(grouped & ~element.more), open_batch.eq(element.more & self.in_order),
+                            m.d.sync += [count.eq(count + ~merge), some.eq(1), ended.eq(grouped & ~element.more),
+                                         open_batch.eq(element.more & self.in_order),
                                          last_full.eq(element.full), lap.eq(used_lap),
                                          closed.eq(merge | (element.ring_slots != 1) | wraps | (count == BURST - 1))]
-                            with m.If(count == 0):
-                                m.d.sync += first.eq(place)
+                    with m.Elif(begins_group & port.free):
+                        # The burst ends before the group. It stays the turn of the row, for that is decided earlier in the cycle.
+                        m.d.comb += [port.give.eq(1), places.write_valid.eq(1)]
+                        m.next = "IDLE"
                 with m.Elif((~(grouped | self.port.coming) | ended | closed) & ~open_batch & port.free):
                     m.d.comb += [port.give.eq(1), self.port.pass_on.eq(~grouped), places.write_valid.eq(~grouped)]
-                    m.d.sync += [count.eq(0), closed.eq(0)]
+                    m.d.sync += [count.eq(0), some.eq(0), closed.eq(0)]
                     m.next = "IDLE"
                     with m.If(grouped):
                         m.next = "GATHER"
@@ -155,7 +164,7 @@ class PackedUsedBursts(wiring.Component):
             with m.State("FIRST"):
                 # What was kept back is a burst of its own.
                 m.d.comb += port.content.eq(kept)
-                m.d.sync += [count.eq(1), first.eq(kept_place), grouped.eq(0), ended.eq(1)]
+                m.d.sync += [count.eq(1), some.eq(1), first.eq(kept_place), grouped.eq(0), ended.eq(1)]
                 with m.If(self.discard):
                     m.next = "IDLE"
                 with m.Elif(port.room):

@@ -5,7 +5,6 @@ from amaranth import *
 from amaranth.lib import wiring
 
 from ...stream.ring import wrap_sub
-from ..contract import row_width
 from .rows import RowMemory, connect_sweep
 from .used_inputs import BURST
 from .used_writes import UsedBurstsSignature
@@ -16,8 +15,8 @@ __all__ = ["SplitUsedBursts"]
 class SplitUsedBursts(wiring.Component):
     """Gathers used elements, and counts the index on.
 
-    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, at the end of the ring, or before an element of
-    another row. Then the next row with elements has its turn. An element with ``more`` set is not published before its successors: the index
+    Consecutive elements of one row make a burst; it ends when nothing waits behind it, at 32, or at the end of the ring. Then the next row with
+    elements has its turn. An element with ``more`` set is not published before its successors: the index
     waits for the end of the group, even over several writes [NET-RX-04]. With ``in_order`` an element stands for those before it in the burst that
     were used completely, in the slot of the first of them [SPLIT-INORD-03].
 
@@ -45,29 +44,29 @@ class SplitUsedBursts(wiring.Component):
         connect_sweep(m, self.sweep, (index,))
         element, waiting, begin, take = self.port.element, self.port.waiting, self.port.begin, self.port.take
 
-        row = Signal(row_width(self._rows))
         old, start = Signal(16), Signal(16)      # first index of the burst; of what is not yet published
         count = Signal(range(BURST + 1))
         open_group = Signal()                    # the last element gathered has successors to come
-        size, device = Signal(16), Signal(64)
+        mask, device = Signal(16), Signal(64)    # of the slot in an index
         resume = Signal()                        # an index is owed to elements already given
         packets = Signal(16)                     # groups that end among what is not yet published
         slot, following = Signal(16), Signal(16)
+        some, newest = Signal(), Signal(16)      # something was gathered; index of the last one, or of the first one to come
         # With IN_ORDER: entries for the elements gathered, whether one more would replace the last, and whether one stands for several.
         entries = Signal(range(BURST + 1))
         last_full, merged = Signal(), Signal()
-        merge = self.in_order & last_full & (count != 0)
-        # An element that has to lie behind a batch would leave a hole before it.
-        fits = (count < Mux(size - slot < BURST, size - slot, BURST)[:6]) & ~(merged & ~last_full)
+        merge = self.in_order & last_full & some
+        # The burst ends with the ring. An element that has to lie behind a batch would leave a hole before it.
+        fits = ~(some & (newest | ~mask).all()) & (count != BURST) & ~(merged & ~last_full)
         room = self.burst.room | merge
 
         burst = self.burst.burst
         m.d.comb += [
-            slot.eq(old & (size - 1)),
+            slot.eq(old & mask),
             following.eq(old + count),
             self.config.row.eq(element.row),
             index.read_row[0].eq(element.row),
-            index.write_row.eq(row),
+            index.write_row.eq(element.row),
             index.write_value.eq(following),
             self.burst.content.eq(Cat(element.head, C(0, 16), element.written, C(0, 32 - len(element.written)))),
             self.burst.replace.eq(merge),
@@ -75,7 +74,7 @@ class SplitUsedBursts(wiring.Component):
             burst.offset.eq(Cat(C(4, 3), slot)),
             burst.length.eq(entries << 3),
             burst.publish.eq(~open_group),
-            burst.published.row.eq(row),
+            burst.published.row.eq(element.row),
             burst.published.place.eq(following),
             burst.published.count.eq(wrap_sub(following, start)),
             burst.published.packets.eq(packets),
@@ -85,13 +84,13 @@ class SplitUsedBursts(wiring.Component):
             """Put the element at hand into the burst, as soon as there is room for it."""
             m.d.comb += [take.eq(room), self.burst.put.eq(room)]
             with m.If(room):
-                m.d.sync += [count.eq(count + 1), open_group.eq(element.more), entries.eq(entries + ~merge),
+                m.d.sync += [count.eq(count + 1), some.eq(1), open_group.eq(element.more), entries.eq(entries + ~merge),
                              last_full.eq(element.full), merged.eq(merged | merge), packets.eq(packets + ~element.more)]
 
         with m.FSM(name="split_used"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~resume)
-                m.d.sync += [count.eq(0), entries.eq(0), merged.eq(0), row.eq(element.row)]
+                m.d.sync += [count.eq(0), entries.eq(0), merged.eq(0), some.eq(0)]
                 with m.If(~resume):
                     m.d.sync += packets.eq(0)
                 with m.If(self.discard):
@@ -103,17 +102,18 @@ class SplitUsedBursts(wiring.Component):
                 with m.Elif(~resume):
                     m.d.comb += self.port.pass_on.eq(1)
             with m.State("LOAD"):
-                m.d.sync += [size.eq(self.config.config.size),
-                             device.eq(self.config.config.device)]
+                m.d.sync += [mask.eq(self.config.config.size - 1), device.eq(self.config.config.device), newest.eq(old)]
                 with m.If(~resume):
-                    m.d.sync += [old.eq(index.read_value[0]), start.eq(index.read_value[0])]
+                    m.d.sync += [old.eq(index.read_value[0]), newest.eq(index.read_value[0]), start.eq(index.read_value[0])]
                 gather()
                 m.next = "GATHER"
             with m.State("GATHER"):
                 with m.If(self.discard):
                     m.next = "IDLE"
-                with m.Elif(waiting & (element.row == row) & fits & (begin | open_group | (count == 0))):
+                with m.Elif(waiting & fits & (begin | open_group | ~some)):
                     gather()
+                    with m.If(room & some):
+                        m.d.sync += newest.eq(newest + 1)
                 with m.Elif((~(open_group | self.port.coming) | ~fits) & self.burst.free):
                     m.d.comb += [self.burst.give.eq(1), index.write_valid.eq(~open_group), self.port.pass_on.eq(~open_group)]
                     m.d.sync += [old.eq(following), resume.eq(open_group)]

@@ -31,7 +31,7 @@ def UsedBurstPortSignature(rows):
     """What makes a burst, as its maker sees it.
 
     ``put``: 64 bits of ``content`` are its next ones, or with ``replace`` its last ones; only with ``room``, unless they replace. ``give``: what was
-    put is a ``burst``, and the next begins; only while ``free``.
+    put before is a ``burst``, and the next begins; only while ``free``, and not with ``put``.
     """
     return wiring.Signature({
         "content": Out(64),
@@ -77,7 +77,8 @@ class UsedWrites(wiring.Component):
 
     **Latency**: one cycle from ``give`` to the first beat. **Throughput**: a burst takes its beats, one for its index, and one to be told of, in
     which the next may be given. **Ordering**: elements, index, then ``published``, each after the one before was accepted by the write engine, which
-    keeps their order on the link; the next burst after ``published`` was. **Reset**: only with the device; a burst given is always written. What was put and not given is forgotten by ``forget``.
+    keeps their order on the link; the next burst after ``published`` was. **Reset**: only with the device; a burst given is always written. What was
+    put and not given is forgotten by ``forget``.
 
     Parameters
     ----------
@@ -135,13 +136,11 @@ class UsedWrites(wiring.Component):
             read.addr.eq(reading[:-1]),
             port.room.eq(position[lane_bits:] != reading ^ words),
         ]
-        behind = Signal.like(position)             # what is put in this cycle
-        m.d.comb += behind.eq(position + Mux(port.put & ~port.replace, step, 0))
-        m.d.sync += position.eq(behind)
+        m.d.sync += position.eq(Mux(port.put & ~port.replace, position + step, position))
         with m.If(port.give):
             # The next burst begins in a word of its own.
             following = Signal.like(position)
-            m.d.comb += following.eq((((behind + (lanes - 1)) >> lane_bits) << lane_bits)[:len(position)])
+            m.d.comb += following.eq((((position + (lanes - 1)) >> lane_bits) << lane_bits)[:len(position)])
             m.d.sync += [position.eq(following), start.eq(following)]
         with m.If(self.forget):
             m.d.sync += position.eq(start)
