@@ -7,17 +7,13 @@ from pathlib import Path
 from amaranth import *
 from amaranth.asserts import AnyConst, AnySeq
 from amaranth.hdl import Assert, Assume, Cover
-from amaranth.lib import data
 
 sys.path.insert(0, str(Path(__file__).parent))
-from prove import opened, prove, register  # noqa: E402
+from prove import opened, opened_inside, prove, register  # noqa: E402
 from streams import assert_steady, drive, moves  # noqa: E402
 
 from unvirt.pcie.dma import WriteBeat, WriteHeader
-from unvirt.pcie.dma_write_cut import WriteCutter
-
-COMMAND = data.StructLayout({"function": 8, "address": 62, "total": 17, "span": 13})
-"""What the cutter knows of the command at hand."""
+from unvirt.pcie.dma_write_cut import Arrival, Place, Plan, WriteCutter
 
 
 def within(most, address, span):
@@ -54,17 +50,31 @@ class WriteLimitSpec(Elaboratable):
         ]
         assert_steady(m, dut.o)
 
-        # Inside: what is planned keeps to the limits too, and the beats to come are those of the header.
-        command, beat = COMMAND(register(inner, "command")), WriteBeat(64)(register(inner, "beat"))
-        active, draining, tlp_left, beat_valid = (register(inner, name) for name in ("active", "draining", "tlp_left", "beat_valid"))
-        span, total = register(inner, "beat_span"), register(inner, "beat_total")
+        # Inside: what is known of commands is so, what is planned keeps to the limits too, and the beats to come are those of the header.
+        limit = Mux(most >= 5, 32, (1 << most)[:6])
+
+        def known(place):
+            return (place.total != 0) & (place.room == 1024 - place.address[:10])
+
+        beat_valid = inner.submodules.slice.o.valid
+        beats = opened_inside(inner, "slice")
+        held, spill = (Arrival(64)(register(beats, name)) for name in ("held", "spill"))
+        command, plan = Place()(register(inner, "command")), Plan(3)(register(inner, "plan"))
+        names = "planned", "active", "begins", "draining", "count", "tlp_last", "tlp_fits", "source_done"
+        planned, active, begins, draining, count, tlp_last, tlp_fits, source_done = (register(inner, name) for name in names)
+        goes_on, within_tlp = active & ~draining & (begins | ~tlp_fits), active & ~begins
+        whole = (command.total <= command.room) & (command.total <= limit << 5)
+        cut = Mux(command.room <= limit << 5, command.room, limit << 5)
         m.d.comb += [
-            Assert(~beat_valid | ((span != 0) & (span[:2] == 0) & (total != 0) & within(most, beat.header.address[2:], span))),
-            Assert(~active | draining | (command.total == 0)
-                   | ((command.span != 0) & (command.span[:2] == 0) & within(most, command.address, command.span))),
-            Assert(Mux(active, (tlp_left != 0) | (command.total != 0) | draining, ~draining)),
-            Assert((tlp_left == 0) | (active & ~draining)),
-            Assert(((tlp_left + 3) >> 2) == behind),
+            Assert(~beat_valid | known(held)),
+            Assert(~register(beats, "spill_valid") | (known(spill) & beat_valid)),
+            Assert(~goes_on | (known(command) & (command.limit == limit))),
+            Assert(~(goes_on & planned) | ((plan.fits == whole) & (plan.length == Mux(whole, command.total, cut))
+                                           & (plan.single == (plan.length <= 2)) & (plan.double == (plan.length <= 4)))),
+            Assert(~draining | (active & begins)),
+            Assert(~source_done | active),
+            Assert(~within_tlp | ((behind != 0) & (count == behind + 2) & (tlp_last == (behind <= 2)))),
+            Assert(within_tlp | (behind == 0)),
         ]
         return m
 
@@ -160,8 +170,8 @@ def test_the_limits_are_reached(tmp_path):
 
 
 def test_every_byte_is_written_once(tmp_path):
-    """Bounded: 6 cycles; commands of up to 12 bytes, over a page too."""
-    prove(WriteBytesSpec(data_width=64, longest=12), tmp_path, mode="bmc", depth=6)
+    """Bounded: 7 cycles; commands of up to 12 bytes, over a page too."""
+    prove(WriteBytesSpec(data_width=64, longest=12), tmp_path, mode="bmc", depth=7)
 
 
 def test_a_command_over_a_page_is_reached(tmp_path):

@@ -24,11 +24,13 @@ class DmaWrite(wiring.Component):
     """Writes commands of any length and alignment to host memory.
 
     **Latency**: from a beat in to ``tx_posted`` two cycles. **Throughput**: one beat per cycle,
-    commands of one beat included; a cut at a 4 KiB boundary costs what it leaves empty.
+    commands of one beat included; a cut at a 4 KiB boundary costs what it leaves empty, and a cycle
+    more where it leaves one beat.
     **Ordering**: commands leave in the order in which their last beats are accepted, which is also
     that of their first beats; a port keeps the arbiter until ``last``. A TLP starts before its
     command is complete, so a port that pauses inside a command holds up the others.
-    **Back-pressure**: ``tx_posted.ready`` reaches ``commands[n].ready`` combinationally. **Cuts**:
+    **Back-pressure**: two beats are taken behind the one on show; ``commands[n].ready`` depends on
+    ``commands`` and registers, not on ``tx_posted``. **Cuts**:
     TLPs are as long as the maximum payload size allows from the command's first DW on, and end at 4
     KiB boundaries. **Bus mastering off**: a TLP begun is finished, then commands are swallowed;
     they count as accepted and numbered. **Reset** forgets everything; posted numbers start at 1.

@@ -92,6 +92,8 @@ class SkidBuffer(wiring.Component):
                 held.eq(Mux(spill_valid, spill, self.i.payload)),
                 spill_valid.eq(0),
             ]
-        with m.Elif(self.i.valid & self.i.ready):
-            m.d.sync += [spill.eq(self.i.payload), spill_valid.eq(1)]
+        with m.Elif(self.i.valid):
+            m.d.sync += spill_valid.eq(1)
+        with m.If(self.i.ready):
+            m.d.sync += spill.eq(self.i.payload)
         return m
