@@ -199,10 +199,7 @@ class WriteCutter(wiring.Component):
             m.d.sync += previous.eq(beat.data)
         with m.If(emit | swallow):
             m.d.sync += [active.eq(~ended), begins.eq(last | swallow), draining.eq(swallow & ~ended)]
-            with m.If(ended):
-                m.d.sync += source_done.eq(0)
-            with m.Elif(consume):
-                m.d.sync += source_done.eq(beat.last)
+        m.d.sync += source_done.eq((source_done | (consume & beat.last)) & ~ended)
 
         next_last = Signal()
         m.d.comb += next_last.eq(Mux(starts, now.double, count <= 3 * lanes // 4))
