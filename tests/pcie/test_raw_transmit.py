@@ -109,6 +109,21 @@ def test_no_cycle_is_lost_between_posted_writes(width):
     assert gaps == 0, f"{gaps} idle cycles among {total} beats"
 
 
+def test_every_write_that_was_shown_counts_as_begun():
+    """Of three that wait for the link one is being sent, one is seen ahead of its data, and one is still on show."""
+    dut = RawTransmit(data_width=64)
+    begun = []
+
+    async def settings(ctx):
+        ctx.set(dut.credits.infinite, INFINITE)
+        await ctx.tick().repeat(20)
+        begun.append(ctx.get(dut.posted_begun))
+        ctx.set(dut.tx.ready, 1)
+
+    simulate(dut, settings, send(dut.posted, [beat for number in range(3) for beat in posted(number, 2, 2)]))
+    assert begun == [3]
+
+
 def read(number, dws):
     """Return the beat of a read of ``dws`` DWs."""
     return {"header": {"address": number << 12, "length": dws, "first_be": 0xF, "last_be": 0xF, "tag": number & 0xFF}, "first": 1, "last": 1}

@@ -24,6 +24,8 @@ class HeaderAhead(wiring.Component):
     headers : ``Out(stream.Signature(header))``
     data : ``Out(stream.Signature(data_width))``
         Data of the headers, in their order.
+    behind : ``Out(1)``
+        A header is presented and not shown yet, for the one before it is.
     """
 
     def __init__(self, header, data_width):
@@ -32,6 +34,7 @@ class HeaderAhead(wiring.Component):
             "i": In(stream.Signature(TlpBeat(header, data_width))),
             "headers": Out(stream.Signature(header)),
             "data": Out(stream.Signature(data_width)),
+            "behind": Out(1),
         })
 
     def elaborate(self, platform):
@@ -50,6 +53,7 @@ class HeaderAhead(wiring.Component):
             moved.eq(self.i.valid & self.i.ready),
             data.i.payload.eq(beat.data),
             data.i.valid.eq(self.i.valid & ~(keeps & beat.first)),
+            self.behind.eq(self.i.valid & keeps & beat.first),
         ]
         taken = self.headers.valid & self.headers.ready
         m.d.sync += [keeps.eq((keeps | fresh & moved) & ~taken), gone.eq((gone | fresh & taken) & ~moved)]

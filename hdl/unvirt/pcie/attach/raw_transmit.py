@@ -5,7 +5,7 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ...stream.ring import wrap_sub
+from ...stream.ring import round_robin, wrap_sub
 from ..tlp import NonPostedHeader, PostedHeader, TlpBeat, TxCompletionHeader
 from ..wire import (CommonDw, CompleterDw, CompletionDw, CreditLimits, Fmt, MessageCode,
                     MessageDw, RawBeat, RequestDw, TlpType, header_to_beats)
@@ -23,8 +23,9 @@ class RawTransmit(wiring.Component):
     A TLP is begun when the link partner has credits for it and, for reads and completions, when the posted write it must not pass has gone; then it
     is sent whole. The kinds take turns, but of a write and a read that both may go, the one goes whose kind has moved less: so a link that is
     full carries as much of the frames received as of those to send, whatever their size. One beat per cycle, and no gap between TLPs but between
-    completions. The data of a posted write waits one cycle in registers, so that the next header is seen meanwhile. Headers below 4 GiB have three
-    DWs.
+    completions. The data of a posted write waits one cycle in registers, so that the next header is seen meanwhile. A write or a read is begun in the
+    cycle in which it is on show, a completion or a message one later; credits count from the cycle behind that in which they come. Headers below 4
+    GiB have three DWs.
 
     Members
     -------
@@ -68,223 +69,218 @@ class RawTransmit(wiring.Component):
         lanes = width // 32
         m.submodules.ahead = ahead = HeaderAhead(PostedHeader, width)
         connect(m, flipped(self.posted), ahead.i)
-        # Where the data of each kind comes from.
-        sources = (ahead.data, self.nonposted, self.completions, self.own_completions)
-        words = [ahead.data.payload, *(source.payload.data for source in sources[1:])]
-        headers = [ahead.headers.payload, *(source.payload.header for source in sources[1:])]
+        completions, own = self.completions, self.own_completions
+        posted, read = ahead.headers.payload, self.nonposted.payload.header
 
-        sending, kind = Signal(), Signal(range(5))
+        sending = Signal()
+        kind = Signal(range(5))
         gates = []
-        for name, number in (("nonposted", _NONPOSTED), ("completion", _COMPLETION),
-                             ("own", _OWN_COMPLETION)):
-            # A completion stays on show while its data is sent: it is not the next one.
+        for name, number, source in (("nonposted", _NONPOSTED, self.nonposted), ("completion", _COMPLETION, completions),
+                                     ("own", _OWN_COMPLETION, own)):
+            # A completion stays on show while it is sent: it is not the next one.
             shown = C(1) if number == _NONPOSTED else ~(sending & (kind == number))
             m.submodules[f"{name}_gate"] = gate = OrderGate()
             m.d.comb += [
-                gate.valid.eq(sources[number].valid & sources[number].payload.first & shown),
-                gate.order.eq(headers[number].order),
+                gate.valid.eq(source.valid & source.payload.first & shown),
+                gate.order.eq(source.payload.header.order),
                 gate.posted_done.eq(self.posted_done),
             ]
             gates.append(gate)
 
-        m.d.comb += self.posted_begun.eq(self.posted_done + (sending & (kind == _POSTED)) + ahead.headers.valid)
+        m.d.comb += self.posted_begun.eq(self.posted_done + (sending & (kind == _POSTED)) + ahead.headers.valid + ahead.behind)
 
+        # Writes and reads go in the cycle in which they are on show. What else may go, completions and messages, is found out the cycle before.
+        free = Signal()                        # the next TLP may be loaded
+        go_posted = Signal()
+        go_read = Signal()
+        go_other = Signal()
         told = Signal()                        # the interrupt level last sent
-        message = told != self.intx
-        taken, pick = Signal(), Signal(range(5))
-        allowed = self._elaborate_credits(m, headers, taken, pick)
+        other_valid = Signal()
+        other = Signal(range(5), init=_MESSAGE)
+        completion = Signal(TxCompletionHeader)
+        m.d.comb += completion.eq(Mux(other == _COMPLETION, Value.cast(completions.payload.header), Value.cast(own.payload.header)))
+        is_message = other == _MESSAGE
 
-        can = Signal(5)
-        m.d.comb += can.eq(Cat(
-            ahead.headers.valid & allowed[0],
-            gates[0].open & allowed[1],
-            gates[1].open & allowed[2],
-            gates[2].open & allowed[3],
-            message & allowed[4]))
+        limits, infinite = self.credits, self.credits.infinite
+        began_posted, began_read, began_other = free & go_posted, free & go_read, free & go_other
+        ph = self._elaborate_header_credits(m, "ph", limits.ph, infinite[0], began_posted | (began_other & is_message))
+        nph = self._elaborate_header_credits(m, "nph", limits.nph, infinite[2], began_read)
+        cplh = self._elaborate_header_credits(m, "cplh", limits.cplh, infinite[4], began_other & ~is_message)
+        pd = self._elaborate_data_credits(m, "pd", limits.pd, infinite[1], began_posted, posted.length)
+        cpld = self._elaborate_data_credits(m, "cpld", limits.cpld, infinite[5], began_other & ~is_message, completion.length)
 
-        may = self._elaborate_share(m, can, headers, taken, pick)
-        # The kind that waited longest goes first among those that may.
-        last = Signal(range(5))
-        with m.Switch(last):
-            for value in range(5):
-                with m.Case(value):
-                    for step in range(5, 0, -1):
-                        with m.If(may[(value + step) % 5]):
-                            m.d.comb += pick.eq((value + step) % 5)
+        ready = Signal(3)
+        m.d.comb += ready.eq(Cat(*(gate.open & cplh & cpld(source.payload.header.length) for gate, source in zip(gates[1:], (completions, own))),
+                                 (told != self.intx) & ph))
 
-        dws = [Signal(32, name=f"dw{i}") for i in range(4)]
-        payload = Signal(11)
-        self._elaborate_headers(m, headers, pick, dws, payload)
+        can_posted = Signal()
+        can_read = Signal()
+        can_other = Signal()
+        # A message whose credit a write took keeps nobody waiting.
+        with m.If(~can_other):
+            m.d.sync += [other_valid.eq(ready.any()), other.eq(round_robin(ready, (other - _COMPLETION)[:2]) + _COMPLETION)]
+        with m.Elif(began_other):
+            m.d.sync += other_valid.eq(0)
+        with m.If(self.clear):
+            m.d.sync += other_valid.eq(0)
+        m.d.comb += [
+            can_posted.eq(ahead.headers.valid & ph & pd(posted.length)),
+            can_read.eq(gates[0].open & nph),
+            can_other.eq(other_valid & (~is_message | ph)),
+        ]
+        owed = self._elaborate_share(m, began_posted, began_read, posted.length, read.length)
+        # Who went last: the others go before writes unless it was one of them, before reads only if it was a read.
+        last_read, last_other = Signal(), Signal()
+        with m.If(free & (can_posted | can_read | can_other)):
+            m.d.sync += [last_read.eq(go_read), last_other.eq(go_other)]
+        m.d.comb += [
+            go_posted.eq(can_posted & ~(can_read & owed) & ~(can_other & ~last_other)),
+            go_read.eq(can_read & ~(can_posted & ~owed) & ~(can_other & last_read)),
+            go_other.eq(can_other & ~go_posted & ~go_read),
+            ahead.headers.ready.eq(began_posted), self.nonposted.ready.eq(began_read),
+            gates[0].taken.eq(began_read),
+            gates[1].taken.eq(began_other & (other == _COMPLETION)), gates[2].taken.eq(began_other & (other == _OWN_COMPLETION)),
+        ]
 
-        # The last completion of a request carries all the bytes that are left, or none.
-        end = headers[_COMPLETION]
-        final = (end.length == 0) | (end.byte_count <= (end.length << 2) - end.lower_address[:2])
-        ends_request = Signal()
+        # The next TLP is loaded as the last beat of the one before leaves.
         head = Signal(128)
         left = Signal(11)                      # DWs of payload not sent yet
+        ends = Signal()                        # it is the last beat
         with_data = Signal()
         first = Signal()
+        ends_request = Signal()
+        length = Signal(11)                    # of the completion
+        m.d.comb += length.eq(Mux(is_message, 0, completion.length))
+        # The last completion of a request carries all the bytes that are left, or none.
+        final = (completion.length == 0) | (completion.byte_count <= (completion.length << 2) - completion.lower_address[:2])
+
+        def chosen(of_posted, of_read, of_other):
+            return Mux(go_posted, of_posted, Mux(go_read, of_read, of_other))
+
+        with m.If(free):
+            m.d.sync += [
+                sending.eq(can_posted | can_read | can_other), first.eq(1),
+                kind.eq(chosen(_POSTED, _NONPOSTED, other)),
+                head.eq(chosen(self._request(m, "posted", posted, True), self._request(m, "read", read, False),
+                               Mux(is_message, self._message(m, ~told), self._completion(m, completion)))),
+                left.eq(chosen(posted.length, 0, length)),
+                ends.eq(chosen(posted.length <= lanes, 1, length <= lanes)),
+                with_data.eq(chosen(1, 0, length != 0)),
+                ends_request.eq(chosen(0, 0, ((other == _COMPLETION) & final) | (other == _OWN_COMPLETION))),
+            ]
+        with m.If(began_other & is_message):
+            m.d.sync += told.eq(~told)
+        with m.If(self.clear):
+            m.d.sync += told.eq(0)
+
         current = Signal(width)
         current_valid = Signal()
         with m.Switch(kind):
-            for number, source in enumerate(sources):
+            for number, source, word in ((_POSTED, ahead.data, ahead.data.payload), (_COMPLETION, completions, completions.payload.data),
+                                         (_OWN_COMPLETION, own, own.payload.data)):
                 with m.Case(number):
-                    m.d.comb += [current.eq(words[number]), current_valid.eq(source.valid)]
+                    m.d.comb += [current.eq(word), current_valid.eq(source.valid)]
         out = self.tx.payload
         sent = Signal()
         m.d.comb += [
             out.header.eq(head), out.data.eq(current),
-            out.first.eq(first), out.last.eq(left <= lanes),
+            out.first.eq(first), out.last.eq(ends),
             self.tx.valid.eq(sending & (~with_data | current_valid)),
             sent.eq(self.tx.valid & self.tx.ready),
+            free.eq(~sending | (sent & ends)),
+            # A completion leaves its source as it is sent, with data or without.
+            ahead.data.ready.eq(sent & (kind == _POSTED)), completions.ready.eq(sent & (kind == _COMPLETION)),
+            own.ready.eq(sent & (kind == _OWN_COMPLETION)),
+            self.nonposted_done.eq(sent & ends & ends_request),
         ]
-        with m.If(sent):
-            m.d.sync += [first.eq(0), left.eq(left - lanes)]
-            with m.If(with_data):
-                m.d.comb += self._take(m, sources, kind)
-            with m.If(out.last):
-                m.d.sync += sending.eq(0)
-                with m.If(kind == _POSTED):
-                    m.d.sync += self.posted_done.eq(self.posted_done + 1)
-                m.d.comb += self.nonposted_done.eq(ends_request)
-
-        # The next TLP is loaded as the last beat of the one before leaves.
-        m.d.comb += taken.eq(can.any() & (~sending | (sent & out.last)))
-        with m.If(taken):
-            m.d.sync += [
-                sending.eq(1), last.eq(pick),
-                ends_request.eq(((pick == _COMPLETION) & final) | (pick == _OWN_COMPLETION)),
-                kind.eq(pick), first.eq(1), head.eq(header_to_beats(dws)), left.eq(payload), with_data.eq(payload != 0),
-            ]
-            with m.If(pick == _MESSAGE):
-                m.d.sync += told.eq(self.intx)
-        m.d.comb += ahead.headers.ready.eq(taken & (pick == _POSTED))
-
-        # TLPs without data leave their source as they begin.
-        with m.If(taken):
-            with m.Switch(pick):
-                for number, source in enumerate(sources):
-                    if number == _POSTED:
-                        continue
-                    with m.Case(number):
-                        with m.If(payload == 0):
-                            m.d.comb += source.ready.eq(1)
-        for gate, number in zip(gates, (_NONPOSTED, _COMPLETION, _OWN_COMPLETION)):
-            m.d.comb += gate.taken.eq(taken & (pick == number))
-        with m.If(self.clear):
-            m.d.sync += told.eq(0)
+        with m.If(sent & ~ends):
+            m.d.sync += [first.eq(0), left.eq(left - lanes), ends.eq(left <= 2 * lanes)]
+        with m.If(sent & ends & (kind == _POSTED)):
+            m.d.sync += self.posted_done.eq(self.posted_done + 1)
         return m
 
-    def _take(self, m, sources, kind):
-        """Return the assignments that take a beat from the source being sent."""
-        return [source.ready.eq(kind == number) for number, source in enumerate(sources)]
-
-    def _elaborate_share(self, m, can, headers, taken, pick):
-        """Return who may go of those that can: of writes and reads only the one that has moved less."""
+    def _elaborate_share(self, m, began_posted, began_read, written, asked):
+        """Return whether reads have moved less than writes, so that a read goes first of those that may."""
         # DWs written less DWs read, as far as it is remembered: two of the longest reads.
         balance = Signal(signed(9))
-        change, after = Signal(signed(12)), Signal(signed(13))
-        with m.If(pick == _POSTED):
-            m.d.comb += change.eq(headers[_POSTED].length)
-        with m.Elif(pick == _NONPOSTED):
+        more, less = Signal(signed(13)), Signal(signed(13))
+        m.d.comb += [
+            more.eq(balance + written),
             # A quarter off: for what only tells where data lies, of which frames in both directions need some.
-            m.d.comb += change.eq((headers[_NONPOSTED].length >> 2) - headers[_NONPOSTED].length)
-        m.d.comb += after.eq(balance + change)
-        with m.If(taken):
-            m.d.sync += balance.eq(Mux(after > 255, 255, Mux(after < -256, -256, after)))
+            less.eq(balance + (asked >> 2) - asked),
+        ]
+        with m.If(began_posted):
+            m.d.sync += balance.eq(Mux(more > 255, 255, more))
+        with m.If(began_read):
+            m.d.sync += balance.eq(Mux(less < -256, -256, less))
         with m.If(self.clear):
             m.d.sync += balance.eq(0)
-        may = Signal(5)
-        m.d.comb += may.eq(can)
-        with m.If(can[_POSTED] & can[_NONPOSTED]):
-            m.d.comb += [may[_POSTED].eq(balance <= 0), may[_NONPOSTED].eq(balance > 0)]
-        return may
+        return balance > 0
 
-    def _elaborate_credits(self, m, headers, taken, pick):
-        """Count what was used against the limits [PCIe 2.6.1.2]; return what may go, by kind."""
-        limits = self.credits
-        used = [Signal(8, name="used_ph"), Signal(12, name="used_pd"),
-                Signal(8, name="used_nph"), Signal(12, name="used_npd"),
-                Signal(8, name="used_cplh"), Signal(12, name="used_cpld")]
-        limit = [limits.ph, limits.pd, limits.nph, limits.npd, limits.cplh, limits.cpld]
-        needs = {
-            _POSTED: (0, headers[_POSTED].length), _NONPOSTED: (1, 0),
-            _COMPLETION: (2, headers[_COMPLETION].length),
-            _OWN_COMPLETION: (2, headers[_OWN_COMPLETION].length), _MESSAGE: (0, 0),
-        }
-        allowed, spent = [], []
-        for number in range(5):
-            pool, length = needs[number]
-            data_credits = Signal(9, name=f"data_credits{number}")
-            if not isinstance(length, int):
-                m.d.comb += data_credits.eq((length + 3) >> 2)
-            fits = []
-            for part, need in ((0, 1), (1, data_credits)):
-                kind = 2 * pool + part
-                room = wrap_sub(limit[kind], (used[kind] + need)[:len(used[kind])])
-                nothing = need == 0 if part else 0
-                fits.append(limits.infinite[kind] | ~room[-1] | nothing)
-            allowed.append(fits[0] & fits[1])
-            spent.append((pool, data_credits))
-        for number, (pool, data_credits) in enumerate(spent):
-            with m.If(taken & (pick == number)):
-                m.d.sync += [used[2 * pool].eq(used[2 * pool] + 1),
-                             used[2 * pool + 1].eq(used[2 * pool + 1] + data_credits)]
+    def _elaborate_header_credits(self, m, name, limit, infinite, spent):
+        """Count headers sent [PCIe 2.6.1.2]; return whether there is credit for one more, which is known from the cycle before."""
+        following = Signal(8, init=1, name=f"following_{name}")      # the number of the next header
+        enough = Signal(name=f"enough_{name}")
+        m.d.sync += enough.eq(infinite | ~Mux(spent, wrap_sub(limit, (following + 1)[:8]), wrap_sub(limit, following))[7])
+        with m.If(spent):
+            m.d.sync += following.eq(following + 1)
         with m.If(self.clear):
-            m.d.sync += [counter.eq(0) for counter in used]
-        return allowed
+            m.d.sync += [following.eq(1), enough.eq(0)]
+        return enough
 
-    def _elaborate_headers(self, m, headers, pick, dws, payload):
-        """The header of the TLP picked, and the DWs of its payload."""
-        common = Signal(CommonDw)
-        request, completer = Signal(RequestDw), Signal(CompleterDw)
-        completion, message = Signal(CompletionDw), Signal(MessageDw)
-        m.d.comb += dws[0].eq(common)
-        with m.Switch(pick):
-            for number in (_POSTED, _NONPOSTED):
-                header = headers[number]
-                with m.Case(number):
-                    long = header.address[32:].any()
-                    write = number == _POSTED
-                    m.d.comb += [
-                        common.type.eq(TlpType.MEMORY.value),
-                        common.fmt.eq(Cat(long, C(write, 1))),
-                        common.length.eq(header.length[:10]),
-                        request.first_be.eq(header.first_be), request.last_be.eq(header.last_be),
-                        request.requester_id.eq(self.requester_id + header.function),
-                        dws[1].eq(request),
-                        dws[2].eq(Mux(long, header.address[32:], header.address[:32])),
-                        dws[3].eq(header.address[:32]),
-                        payload.eq(header.length if write else 0),
-                    ]
-                    if not write:
-                        m.d.comb += [request.tag.eq(header.tag[:8]),
-                                     common.tag_8.eq(header.tag[8]),
-                                     common.tag_9.eq(header.tag[9])]
-            for number in (_COMPLETION, _OWN_COMPLETION):
-                header = headers[number]
-                with m.Case(number):
-                    m.d.comb += [
-                        common.type.eq(TlpType.COMPLETION.value),
-                        common.fmt.eq(Mux(header.length == 0, Fmt.SHORT.value,
-                                          Fmt.SHORT_DATA.value)),
-                        common.length.eq(header.length[:10]), common.tc.eq(header.tc),
-                        common.attr_low.eq(header.attr[:2]), common.attr_high.eq(header.attr[2]),
-                        common.tag_8.eq(header.tag[8]), common.tag_9.eq(header.tag[9]),
-                        completer.byte_count.eq(header.byte_count[:12]),
-                        completer.status.eq(header.status),
-                        completer.completer_id.eq(self.requester_id + header.function),
-                        completion.lower_address.eq(header.lower_address),
-                        completion.tag.eq(header.tag[:8]),
-                        completion.requester_id.eq(header.requester_id),
-                        dws[1].eq(completer), dws[2].eq(completion),
-                        payload.eq(header.length),
-                    ]
-            with m.Case(_MESSAGE):
-                m.d.comb += [
-                    common.type.eq(TlpType.MESSAGE.value | 4), common.fmt.eq(Fmt.LONG.value),
-                    message.code.eq(Mux(self.intx, MessageCode.ASSERT_INTA.value,
-                                        MessageCode.DEASSERT_INTA.value)),
-                    message.requester_id.eq(self.requester_id),
-                    dws[1].eq(message),
-                ]
+    def _elaborate_data_credits(self, m, name, limit, infinite, spent, length):
+        """Count the credits of TLPs with ``length`` DWs [PCIe 2.6.1.2]; return what tells whether there are enough for a number of DWs."""
+        used = Signal(12, name=f"used_{name}")
+        rest = Signal(12, name=f"rest_{name}")           # credits left, those that came in this cycle not among them; never more than 2047
+        credits = Signal(9, name=f"credits_{name}")
+        unused = Signal(12, name=f"unused_{name}")
+        m.d.comb += [credits.eq((length + 3) >> 2), unused.eq(wrap_sub(limit, used))]
+        m.d.sync += rest.eq(Mux(spent, wrap_sub(unused, credits), unused))
+        with m.If(spent):
+            m.d.sync += used.eq(used + credits)
+        with m.If(self.clear):
+            m.d.sync += [used.eq(0), rest.eq(0)]
+        return lambda dws: infinite | (~rest[11] & (dws <= Cat(C(0, 2), rest[:11])))
+
+    def _request(self, m, name, header, write):
+        """Return the header of a write or a read."""
+        common, request = Signal(CommonDw, name=f"{name}_common"), Signal(RequestDw, name=f"{name}_request")
+        long = header.address[32:].any()
+        m.d.comb += [
+            common.type.eq(TlpType.MEMORY.value),
+            common.fmt.eq(Cat(long, C(write, 1))),
+            common.length.eq(header.length[:10]),
+            request.first_be.eq(header.first_be), request.last_be.eq(header.last_be),
+            request.requester_id.eq(self.requester_id + header.function),
+        ]
+        if not write:
+            m.d.comb += [request.tag.eq(header.tag[:8]), common.tag_8.eq(header.tag[8]), common.tag_9.eq(header.tag[9])]
+        return header_to_beats((common, request, Mux(long, header.address[32:], header.address[:32]), header.address[:32]))
+
+    def _completion(self, m, header):
+        """Return the header of a completion."""
+        common, completer, completion = Signal(CommonDw), Signal(CompleterDw), Signal(CompletionDw)
+        m.d.comb += [
+            common.type.eq(TlpType.COMPLETION.value),
+            common.fmt.eq(Mux(header.length == 0, Fmt.SHORT.value, Fmt.SHORT_DATA.value)),
+            common.length.eq(header.length[:10]), common.tc.eq(header.tc),
+            common.attr_low.eq(header.attr[:2]), common.attr_high.eq(header.attr[2]),
+            common.tag_8.eq(header.tag[8]), common.tag_9.eq(header.tag[9]),
+            completer.byte_count.eq(header.byte_count[:12]),
+            completer.status.eq(header.status),
+            completer.completer_id.eq(self.requester_id + header.function),
+            completion.lower_address.eq(header.lower_address),
+            completion.tag.eq(header.tag[:8]),
+            completion.requester_id.eq(header.requester_id),
+        ]
+        return header_to_beats((common, completer, completion, C(0, 32)))
+
+    def _message(self, m, level):
+        """Return the header of the message that tells the interrupt level."""
+        common, message = Signal(CommonDw), Signal(MessageDw)
+        m.d.comb += [
+            common.type.eq(TlpType.MESSAGE.value | 4), common.fmt.eq(Fmt.LONG.value),
+            message.code.eq(Mux(level, MessageCode.ASSERT_INTA.value, MessageCode.DEASSERT_INTA.value)),
+            message.requester_id.eq(self.requester_id),
+        ]
+        return header_to_beats((common, message, C(0, 32), C(0, 32)))
