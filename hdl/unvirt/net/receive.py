@@ -32,7 +32,7 @@ class Receive(wiring.Component):
 
     **Latency**: a frame becomes visible one cycle after its last beat if none waits. **Throughput**: one beat per cycle, without a gap between
     frames. The MAC is never stalled: a frame is dropped and counted if it is bad, shorter than 14 bytes, longer than ``frame_limit``, or finds no
-    room; its memory is used again at once, and no other frame is touched. The header in front of a frame is all zero but for ``num_buffers``
+    room; its memory is free again three cycles later, and no other frame is touched. The header in front of a frame is all zero but for ``num_buffers``
     [virtio 5.1.9.4], put in while the sink reads. **Reset** forgets all frames; memory contents never show.
 
     Parameters
@@ -87,14 +87,14 @@ class Receive(wiring.Component):
         word_bits = (words - 1).bit_length()
         m.submodules.memory = cells = LaneMemory(data_width=self._config.data_width,
                                                  size=self._config.rx_buffer_size)
-        place_shape = data.StructLayout({"start": word_bits, "length": 14})
+        place_shape = data.StructLayout({"start": word_bits, "length": 14})   # the header included
         steered_shape = data.StructLayout({"place": place_shape, "pair": self.pair.shape()})
         # Runts may fill the FIFO before the memory; they are dropped like any frame without room.
         least = -(-(NET_HEADER_SIZE + COMMON_FRAME) // lanes)
         m.submodules.places = places = MemoryQueue(steered_shape, words // least)
 
         whole = stream.Signature(place_shape).create()   # a frame has become visible
-        freed = Signal(range(words + 1))                 # words given back in this cycle
+        freed = Signal(range(words + 1))                 # words given back in the cycle before
         self._elaborate_store(m, cells, whole, freed)
         steered = self._elaborate_steering(m, places, whole)
         oldest = self._elaborate_places(m, places, steered, freed)
@@ -105,42 +105,36 @@ class Receive(wiring.Component):
     def _elaborate_store(self, m, cells, whole, freed):
         """Write beats; a frame that is given up leaves ``start`` where it was."""
         beat = self.mac
-        words, word_bits = self._words, len(self.read_word)
+        word_bits = len(self.read_word)
         lanes = len(beat.data) // 8
         # The frame begins at lane `shift` of word `skip`: a constant rotation, so wires only.
         skip, shift = NET_HEADER_SIZE // lanes, NET_HEADER_SIZE % lanes
 
         start, place = Signal(word_bits), Signal(word_bits)   # of the frame coming in; of its next beat
-        used = Signal(range(words + 1))        # words of the frames that are whole
-        mine = Signal(range(words + 1))        # words of the one coming in
-        length = Signal(14)
+        first_place = Signal(word_bits, init=skip)   # of its first beat
+        length = Signal(14)                    # with the header
+        left = Signal(14)                      # bytes that it may still have
         bad = Signal()
-        now_length, total = Signal(15), Signal(15)
-        now_place = Signal(word_bits)
-        now_mine = Signal(range(words + 2))
-        room, give_up, good = Signal(), Signal(), Signal()
-        taken = Signal(range(words + 1))
-        kept = Signal(range(words + 2))
+        now_place, now_length, now_left = Signal(word_bits), Signal(15), Signal(14)
+        room, write, give_up, good = Signal(), Signal(), Signal(), Signal()
+        spill = Signal()                       # the last byte is in the second word that its beat touches
 
         m.d.comb += [
-            now_length.eq(Mux(beat.first, 0, length) + lanes - beat.empty),
-            total.eq(now_length + NET_HEADER_SIZE),
-            now_place.eq(Mux(beat.first, start + skip, place)),
-            # A beat may touch two words; the frame so far needs this many.
-            now_mine.eq(Mux(beat.first, skip + 1 + (shift != 0), mine + 1)),
-            room.eq(used + now_mine <= words),
-            give_up.eq((~beat.first & bad) | ~room | (now_length > self.frame_limit)),
+            now_place.eq(Mux(beat.first, first_place, place)),
+            now_length.eq(Mux(beat.first, NET_HEADER_SIZE, length) + lanes - beat.empty),
+            now_left.eq(Mux(beat.first, self.frame_limit, left)),
+            give_up.eq((~beat.first & bad) | ~room | (lanes - beat.empty > now_left)),
+            # A frame that gets too long has room still.
+            write.eq(self.mac_valid & (beat.first | ~bad) & room),
             cells.write.address_low.eq(now_place),
             cells.write.address_high.eq(now_place + 1),
-            cells.write.enable.eq((self.mac_valid & ~give_up).replicate(lanes)),
-            # The whole frame keeps the words up to its last byte.
-            taken.eq((total + lanes - 1) >> (lanes - 1).bit_length()),
-            good.eq(~give_up & ~beat.error & (now_length >= SHORTEST_FRAME) & whole.ready),
+            cells.write.enable.eq(write.replicate(lanes)),
+            spill.eq(beat.empty < shift),
+            good.eq(~give_up & ~beat.error & (now_length >= NET_HEADER_SIZE + SHORTEST_FRAME) & whole.ready),
             whole.valid.eq(self.mac_valid & beat.last & good),
             whole.payload.start.eq(start),
             whole.payload.length.eq(now_length),
             self.stat_dropped.eq(self.mac_valid & beat.last & ~good),
-            kept.eq(used - freed),
         ]
         for lane in range(lanes):
             m.d.comb += [
@@ -148,12 +142,39 @@ class Receive(wiring.Component):
                     beat.data.word_select((lane - shift) % lanes, 8)),
                 cells.write.high[lane].eq(lane < shift),
             ]
-        m.d.sync += [used.eq(kept), self.crowded.eq(used[-1] | used[-3:-1].all())]
         with m.If(self.mac_valid):
-            m.d.sync += [place.eq(now_place + 1), length.eq(now_length), mine.eq(now_mine),
-                         bad.eq(give_up)]
+            m.d.sync += [place.eq(now_place + 1), length.eq(now_length), left.eq(now_left - lanes), bad.eq(give_up)]
             with m.If(beat.last & good):
-                m.d.sync += [start.eq(start + taken), used.eq(kept + taken)]
+                # The whole frame keeps the words up to its last byte.
+                m.d.sync += [start.eq(now_place + 1 + spill), first_place.eq(now_place + (1 + skip) + spill)]
+        self._elaborate_space(m, freed, room=room, write=write, good=good, spill=spill if shift else C(1, 1), first_words=skip + 1 + (shift != 0))
+
+    def _elaborate_space(self, m, freed, *, room, write, good, spill, first_words):
+        """Count words: each beat claims what it touches first; what a frame does not keep comes back soon after."""
+        beat = self.mac
+        words = self._words
+        space = Signal(range(words + 1), init=words)
+        mine = Signal(range(words + 1))        # words of the frame coming in
+        open_, ended, kept, spilled = Signal(), Signal(), Signal(), Signal()   # before this cycle
+        back, stored = Signal(range(words + 1)), Signal(range(words + 1))
+        used = Signal(range(words + 1))        # words of the frames that are whole
+        claim = Mux(write, Mux(beat.first, first_words, 1), 0)
+        m.d.comb += room.eq(Mux(beat.first, space >= first_words, space != 0))
+        m.d.sync += [
+            space.eq(space - claim + back),
+            ended.eq(self.mac_valid & beat.last),
+            kept.eq(good),
+            spilled.eq(spill),
+            back.eq(freed + Mux(ended & kept, ~spilled, 0)),
+            stored.eq(Mux(ended & kept, mine - ~spilled, 0)),
+            used.eq(used + stored - freed),
+            self.crowded.eq(used[-1] | used[-3:-1].all()),
+        ]
+        with m.If(self.mac_valid):
+            m.d.sync += [mine.eq(Mux(beat.first, 0, mine) + claim), open_.eq(~beat.last)]
+        # Given up, or its end never came.
+        with m.If((ended & ~kept) | (self.mac_valid & beat.first & open_)):
+            m.d.sync += back.eq(freed + mine)
 
     def _elaborate_steering(self, m, places, whole):
         """Return the stream of frames with their queue pairs."""
@@ -175,12 +196,15 @@ class Receive(wiring.Component):
         """Count frames in and out: those that were in at ``mark`` must be out."""
         into, out, last = Signal(16), Signal(16), Signal(16)
         waiting = Signal()
+        come, gone = Signal(), Signal()        # in the cycle before
         m.d.sync += [
-            into.eq(into + (steered.valid & steered.ready)),
-            out.eq(out + (self.packets.valid & self.packets.ready)),
+            come.eq(steered.valid & steered.ready),
+            gone.eq(self.packets.valid & self.packets.ready),
+            into.eq(into + come),
+            out.eq(out + gone),
         ]
         with m.If(self.mark):
-            m.d.sync += [last.eq(into), waiting.eq(1)]
+            m.d.sync += [last.eq(into + come), waiting.eq(1)]
         with m.Elif(waiting):
             m.d.sync += waiting.eq(wrap_sub(out, last)[15])
         m.d.comb += self.settled.eq(~self.mark & ~waiting)
@@ -205,15 +229,14 @@ class Receive(wiring.Component):
         with m.If(following.ready):
             m.d.sync += [valid.eq(following.valid | (direct & whole.valid)),
                          oldest.eq(Mux(direct, whole.payload, following.payload))]
-        with m.If(valid & out.ready):
-            m.d.comb += freed.eq((oldest.place.length + NET_HEADER_SIZE + lanes - 1) >> lane_bits)
+        m.d.sync += freed.eq(Mux(valid & out.ready, (oldest.place.length + lanes - 1) >> lane_bits, 0))
 
         m.d.comb += out.payload.following.valid.eq(following.valid)
         for packet, place in ((out.payload, oldest), (out.payload.following, following.payload)):
             m.d.comb += [
                 packet.row.eq(place.pair << 1),
                 packet.address.eq(place.place.start << lane_bits),
-                packet.length.eq(place.place.length + NET_HEADER_SIZE),
+                packet.length.eq(place.place.length),
             ]
         return oldest
 
@@ -222,8 +245,7 @@ class Receive(wiring.Component):
         width = self._config.data_width
         header_words = -(-NET_HEADER_SIZE * 8 // width)
         header, padded = Signal(NetHeader), Signal(width * header_words)
-        asked = Signal.like(self.read_word)    # word of the frame that `read_data` shows
-        m.d.sync += asked.eq(self.read_word - start)
+        asked = Signal(header_words)           # which of these `read_data` shows
         m.d.comb += [
             cells.read_word.eq(self.read_word),
             header.num_buffers.eq(self.buffers),
@@ -232,5 +254,6 @@ class Receive(wiring.Component):
         ]
         for word in range(header_words):
             here = min(width, 8 * NET_HEADER_SIZE - width * word)
-            with m.If(asked == word):
+            m.d.sync += asked[word].eq(self.read_word == (start + word)[:len(start)])
+            with m.If(asked[word]):
                 m.d.comb += self.read_data[:here].eq(padded.word_select(word, width)[:here])
