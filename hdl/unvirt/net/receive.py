@@ -32,8 +32,8 @@ class Receive(wiring.Component):
 
     **Latency**: a frame becomes visible one cycle after its last beat if none waits. **Throughput**: one beat per cycle, without a gap between
     frames. The MAC is never stalled: a frame is dropped and counted if it is bad, shorter than 14 bytes, longer than ``frame_limit``, or finds no
-    room; its memory is free again three cycles later, and no other frame is touched. The header in front of a frame is all zero but for ``num_buffers``
-    [virtio 5.1.9.4], put in while the sink reads. **Reset** forgets all frames; memory contents never show.
+    room; its memory is free again three cycles later, and no other frame is touched. The header in front of a frame is all zero but for
+    ``num_buffers`` [virtio 5.1.9.4], put in while the sink reads. **Reset** forgets all frames; memory contents never show.
 
     Parameters
     ----------

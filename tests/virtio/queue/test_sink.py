@@ -354,8 +354,9 @@ def test_byte_reader(width, stall):
 
     async def feed(ctx):
         for source, length, address, buffers in commands:
-            ctx.set(dut.commands.payload, {"source": source, "length": length, "address": address,
-                                           "buffers": buffers, "ends_chain": 1, "ends_packet": 1})
+            direct = source % lanes == 0 or source % lanes + length <= lanes
+            ctx.set(dut.commands.payload, {"source": source, "length": length, "address": address, "short": length <= lanes,
+                                           "direct": direct, "buffers": buffers, "ends_chain": 1, "ends_packet": 1})
             ctx.set(dut.commands.valid, 1)
             await ctx.tick().until(dut.commands.ready)
             ctx.set(dut.commands.valid, 0)
@@ -404,6 +405,8 @@ def test_flush(width):
             content = rig.rng.randbytes(rig.rng.choice((20, 40, 150)))
             room = 0
             while room < len(content):
+                while not rig.chains.can_add(0, 1):
+                    await ctx.tick()
                 chain = rig.add(0, [rig.rng.choice((8, 16, 60))])
                 room += chain.writable
             rig.offer(0, content)

@@ -18,7 +18,7 @@ from ..contract import row_width
 from .contract import CHAIN_LENGTH_WIDTH, GROUP_SEGMENTS, ChainPortSignature, RowDrain, UsedElement
 from .rows import RowMemory, Sweep, connect_sweep
 from .sink_cut import CommandCut
-from .sink_read import ByteReader
+from .sink_read import ByteReader, fits_word
 from .sink_scan import SinkPacket, SinkScan
 
 __all__ = ["SinkPacket", "Sink"]
@@ -130,7 +130,7 @@ class Sink(wiring.Component):
         m.submodules.chosen = chosen = RowMemory(16, rows=config.rows, readers=2)
         m.submodules.scan = scan = SinkScan(config, is_sink=self._is_sink, size=self._size, cut=self._cut)
         m.submodules.buffer = buffer = HalfBuffer(scan.o.payload.shape())
-        m.submodules.cut = cut = CommandCut(size=self._size)
+        m.submodules.cut = cut = CommandCut(size=self._size, lanes=config.data_width // 8)
         m.submodules.reader = reader = ByteReader(data_width=config.data_width, size=self._size)
         waiting_shape = data.StructLayout({
             "row": row_width(config.rows), "position": 16, "slot": range(config.chain_slots),
@@ -156,6 +156,7 @@ class Sink(wiring.Component):
             self.packets.ready.eq(reader.packet_read | forget | scan.discard),
             scan.drain.eq(self.drain),
             scan.hold.eq(self.hold),
+            scan.forget.eq(self.sweep.valid),
             scan.row_drain.eq(self.row_drain),
             scan.mergeable.eq(self.mergeable),
             scan.packet_valid.eq(self.packets.valid),
@@ -191,9 +192,9 @@ class Sink(wiring.Component):
             chosen.read_row[1].eq(self.retired_row[1]),
             self.retired[1].eq(chosen.read_value[1]),
         ]
-        # Chains that were chosen for a packet of the row in reset go first.
+        # Chains that were chosen for a packet go first.
         mine_ahead = buffer.o.valid & (buffer.o.payload.place.row == self.row_drain.row)
-        loose_goes = scan.loose.valid & ~(self.row_drain.services & mine_ahead)
+        loose_goes = scan.loose.valid & ~buffer.o.valid
         level = waiting.level + (waiting.i.valid & waiting.i.ready)
         left = Signal(range(CHAINS_MOVING + 1))        # of what waits, all up to the row's last chain
         with m.If(~scan.row_empty | mine_ahead):
@@ -208,49 +209,27 @@ class Sink(wiring.Component):
         with m.Elif((before != 0) & waiting.o.ready):
             m.d.sync += before.eq(before - 1)
         m.d.comb += self.flushed.eq(self.flush & (before == 0))
-        self._elaborate_move(m, scan, buffer.o, cut.i, reader.reading, waiting.i, forget, loose_goes)
+        self._elaborate_move(m, scan, buffer, cut.i, reader.reading, waiting.i, forget, loose_goes)
         self._elaborate_retire(m, waiting.o, reader.chain_written, retired)
         return m
 
-    def _elaborate_move(self, m, scan, item, command, reading, waiting, forget, loose_goes):
-        """Cut the bytes of a packet into its chains and their segments."""
-        chains = self.chains
+    def _elaborate_move(self, m, scan, buffer, command, reading, waiting, forget, loose_goes):
+        """Make commands of the bytes of each chain, or of its segments."""
+        item = buffer.o
         now, chain = item.payload, item.payload.chain
-        source = Signal.like(now.place.address)    # of the packet at hand, behind its first segment
-        left = Signal(14)
-        source_now, left_now = Signal.like(source), Signal(14)
-        amount, amount_now = Signal(14), Signal(14)    # bytes for the chain at hand
-        group, group_now = Signal.like(chain.group), Signal.like(chain.group)
-        index, index_now = (Signal(range(GROUP_SEGMENTS), name=name)
-                            for name in ("index", "index_now"))
-        segments_left = Signal.like(chain.segments)
         give = Signal()                            # the chain is passed on
-
-        m.d.comb += [
-            source_now.eq(source), left_now.eq(left), amount_now.eq(amount),
-            group_now.eq(group), index_now.eq(index),
-            # What is asked for now is there in the next cycle, and stays while it is asked for.
-            chains.segment_group.eq(group_now),
-            chains.segment_index.eq(index_now),
-            chains.next_group_of.eq(group),
-            command.payload.source.eq(source_now),
-            command.payload.buffers.eq(now.buffers),
-            # As well "no byte is left", but for a packet that is cut to its chain.
-            command.payload.ends_packet.eq(command.payload.ends_chain & now.last),
-            item.ready.eq(give | forget),
-        ]
         record = waiting.payload
         loose = scan.loose.payload
         m.d.comb += [
+            item.ready.eq(give | forget),
             record.row.eq(now.place.row), record.position.eq(now.position),
             record.slot.eq(now.slot), record.head.eq(now.head), record.group.eq(chain.group),
             record.groups.eq(Mux(chain.single, 0, chain.groups)),
-            record.written.eq(amount_now), record.more.eq(~now.last), record.ring_slots.eq(chain.ring_slots),
-            record.full.eq(amount_now == chain.writable),
-            record.use.eq(1), record.data.eq(amount_now != 0),
+            record.written.eq(now.amount), record.more.eq(~now.last), record.ring_slots.eq(chain.ring_slots),
+            record.full.eq(now.full),
+            record.use.eq(1), record.data.eq(~now.empty),
             waiting.valid.eq(give),
         ]
-        room = waiting.ready & ~loose_goes
         with m.If(loose_goes):
             m.d.comb += [
                 scan.loose.ready.eq(waiting.ready),
@@ -263,60 +242,73 @@ class Sink(wiring.Component):
                 waiting.valid.eq(1),
             ]
 
-        with m.FSM(name="sink_move"):
-            with m.State("CHAIN"):
-                m.d.comb += [
-                    source_now.eq(Mux(now.first, now.place.address, source)),
-                    left_now.eq(Mux(now.first, now.place.length, left)),
-                    amount_now.eq(Mux(chain.writable < left_now, chain.writable, left_now)),
-                    group_now.eq(chain.group), index_now.eq(0),
-                    command.payload.address.eq(chain.address),
-                    command.payload.length.eq(amount_now),
-                    command.payload.ends_chain.eq(1),
-                ]
-                with m.If(item.valid):
-                    m.d.sync += [
-                        source.eq(source_now), left.eq(left_now), amount.eq(amount_now),
-                        group.eq(chain.group), index.eq(0), segments_left.eq(chain.segments),
-                    ]
-                    with m.If(now.drop):
-                        # Not before the packets ahead of it.
-                        m.d.comb += forget.eq(~reading)
-                    with m.Elif(amount_now == 0):
-                        m.d.comb += give.eq(room)
-                    with m.Elif(~chain.single):
-                        # The first segment is looked up in this cycle.
-                        m.next = "SEGMENTS"
-                    with m.Else():
-                        m.d.comb += [command.valid.eq(room),
-                                     give.eq(room & command.ready)]
-                        with m.If(give):
-                            m.d.sync += [source.eq(source_now + amount_now),
-                                         left.eq(left_now - amount_now)]
-            with m.State("SEGMENTS"):
-                segment = chains.segment
-                piece = Signal(14)
-                last = Signal()
-                m.d.comb += [
-                    piece.eq(Mux(segment.length < left, segment.length, left)),
-                    last.eq((segments_left == 1) | (piece == left)),
-                    command.payload.address.eq(segment.address),
-                    command.payload.length.eq(piece),
-                    command.payload.ends_chain.eq(last),
-                    command.valid.eq(~last | room),
-                    give.eq(last & room & command.ready),
-                ]
-                with m.If(command.valid & command.ready):
-                    m.d.comb += index_now.eq(index + 1)
-                    with m.If(index == GROUP_SEGMENTS - 1):
-                        m.d.comb += group_now.eq(chains.next_group)
-                    m.d.sync += [
-                        source.eq(source + piece), left.eq(left - piece),
-                        index.eq(index_now), group.eq(group_now),
-                        segments_left.eq(segments_left - 1),
-                    ]
-                    with m.If(last):
-                        m.next = "CHAIN"
+        piece, piece_valid, piece_taken = Signal(command.payload.shape()), Signal(), Signal()
+        m.d.comb += [
+            command.payload.eq(piece),
+            # As well "no byte is left", but for a packet that is cut to its chain.
+            command.payload.ends_packet.eq(command.payload.ends_chain & now.last),
+            command.payload.buffers.eq(now.buffers),
+            piece_taken.eq(command.ready & (waiting.ready | ~piece.ends_chain)),
+        ]
+        with m.If(now.pieces):
+            m.d.comb += [
+                command.valid.eq(item.valid & piece_valid & (waiting.ready | ~piece.ends_chain)),
+                give.eq(item.valid & piece_valid & piece.ends_chain & waiting.ready & command.ready),
+            ]
+        with m.Else():
+            m.d.comb += [
+                command.payload.source.eq(now.source), command.payload.length.eq(now.amount), command.payload.address.eq(chain.address),
+                command.payload.short.eq(now.short), command.payload.direct.eq(now.direct), command.payload.ends_chain.eq(1),
+                command.valid.eq(item.valid & ~now.drop & ~now.empty & waiting.ready),
+                give.eq(item.valid & ~now.drop & waiting.ready & (now.empty | command.ready)),
+                # Not before the packets ahead of it.
+                forget.eq(item.valid & now.drop & ~reading),
+            ]
+        self._elaborate_segments(m, buffer.i, piece, piece_valid, piece_taken)
+
+    def _elaborate_segments(self, m, begun, piece, piece_valid, piece_taken):
+        """Find the pieces of a chain of several segments, one ahead of the one that is commanded; a chain begins as it is ``begun``."""
+        chains = self.chains
+        lanes = self._config.data_width // 8
+        segment = chains.segment
+        wanted, fire, last = Signal(), Signal(), Signal()     # segments of the chain are missing
+        source, left = Signal.like(piece.source), Signal(14)
+        segments_left = Signal.like(begun.payload.chain.segments)
+        group, index = Signal.like(chains.segment_group), Signal.like(chains.segment_index)
+        holds = Signal()                           # the segment has room for what is left
+        segment_short, segment_inside = fits_word(source, segment.length, lanes)
+        left_short, left_inside = fits_word(source, left, lanes)
+        m.d.comb += [
+            fire.eq(wanted & (~piece_valid | piece_taken)),
+            holds.eq(segment.length >= left),
+            last.eq(holds | (segments_left == 1)),
+            # What is asked for now is there in the next cycle, and stays while it is asked for.
+            chains.segment_group.eq(group), chains.segment_index.eq(index),
+            chains.next_group_of.eq(group),
+        ]
+        with m.If(piece_taken):
+            m.d.sync += piece_valid.eq(0)
+        with m.If(fire):
+            m.d.comb += chains.segment_index.eq(index + 1)
+            with m.If(index == GROUP_SEGMENTS - 1):
+                m.d.comb += chains.segment_group.eq(chains.next_group)
+            m.d.sync += [
+                piece.source.eq(source), piece.address.eq(segment.address), piece.length.eq(Mux(holds, left, segment.length)),
+                piece.short.eq(segment_short | left_short),
+                piece.direct.eq((source[:(lanes - 1).bit_length()] == 0) | (segment_short & segment_inside) | (left_short & left_inside)),
+                piece.ends_chain.eq(last), piece_valid.eq(1),
+                source.eq(source + segment.length), left.eq(left - segment.length), segments_left.eq(segments_left - 1),
+                wanted.eq(~last),
+            ]
+        with m.If(begun.ready):
+            # Nothing of the chain before is missing.
+            chain = begun.payload.chain
+            m.d.comb += [chains.segment_group.eq(chain.group), chains.segment_index.eq(0)]
+            m.d.sync += [
+                source.eq(begun.payload.source), left.eq(begun.payload.amount), segments_left.eq(chain.segments),
+                wanted.eq(begun.valid & begun.payload.pieces),
+            ]
+        m.d.sync += [group.eq(chains.segment_group), index.eq(chains.segment_index)]
 
     def _elaborate_retire(self, m, waiting, chain_written, retired):
         """Used element and slot of each chain, once its bytes are with the write engine."""

@@ -12,6 +12,7 @@ __all__ = ["PIECE", "CommandCut"]
 PIECE = 1024
 """Bytes that go to the write engine in one: a whole number of the largest payloads in use. Less than two of these are not cut."""
 
+_PIECE_BITS = (PIECE - 1).bit_length()
 _PAGE_BITS = 12
 
 
@@ -26,14 +27,18 @@ class CommandCut(wiring.Component):
     ----------
     size : int
         Bytes of the memory.
+    lanes : int
+        Bytes of its words.
 
     Members
     -------
     i : ``In(stream.Signature(ReadCommand(size)))``
     o : ``Out(stream.Signature(ReadCommand(size)))``
+        Of a piece that is not the last ``direct`` only tells whether it begins with a word.
     """
 
-    def __init__(self, *, size):
+    def __init__(self, *, size, lanes):
+        self._lane_bits = (lanes - 1).bit_length()
         super().__init__({
             "i": In(stream.Signature(ReadCommand(size))),
             "o": Out(stream.Signature(ReadCommand(size))),
@@ -41,21 +46,29 @@ class CommandCut(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        lane_bits = self._lane_bits
         whole, piece = self.i.payload, self.o.payload
         within = Signal()                      # some pieces are gone
         source, address, length = Signal.like(whole.source), Signal.like(whole.address), Signal.like(whole.length)    # what is left then
-        left, room, last = Signal.like(length), Signal(_PAGE_BITS + 1), Signal()
-        page_room = Signal.like(room)
+        left, last = Signal.like(length), Signal()
+        # The piece ends with the page if that has no more than `PIECE` bytes, else with the DW in which `PIECE` bytes end.
+        place, page_ends, beyond = Signal(_PAGE_BITS), Signal(), Signal(_PIECE_BITS)
+        room = Signal(_PIECE_BITS + 1)
         m.d.comb += [
             piece.eq(whole),
             left.eq(Mux(within, length, whole.length)),
             piece.source.eq(Mux(within, source, whole.source)),
             piece.address.eq(Mux(within, address, whole.address)),
-            page_room.eq((1 << _PAGE_BITS) - piece.address[:_PAGE_BITS]),
-            room.eq(Mux(page_room < PIECE, page_room, PIECE - piece.address[:2])),
+            place.eq(piece.address[:_PAGE_BITS]),
+            page_ends.eq(place[_PIECE_BITS:].all()),
+            beyond.eq(Cat(place[:2], place[2:_PIECE_BITS] & page_ends.replicate(_PIECE_BITS - 2))),
+            room.eq(PIECE - beyond),
             # Not by comparing with `room`: the end of a packet hangs on it.
-            last.eq(left < 2 * PIECE),
+            last.eq(Mux(within, length < 2 * PIECE, whole.length < 2 * PIECE)),
             piece.length.eq(Mux(last, left, room)),
+            # What is left behind a piece is more than a word.
+            piece.short.eq(Mux(last, ~within & whole.short, page_ends & place[lane_bits:_PIECE_BITS].all())),
+            piece.direct.eq(Mux(within, source[:lane_bits] == 0, whole.direct)),
             piece.ends_chain.eq(whole.ends_chain & last),
             piece.ends_packet.eq(whole.ends_packet & last),
             self.o.valid.eq(self.i.valid),
@@ -65,7 +78,8 @@ class CommandCut(wiring.Component):
             m.d.sync += [
                 within.eq(~last),
                 source.eq(piece.source + room),
-                address.eq(piece.address + room),
+                # Pieces end in another quarter of a page than they begin.
+                address.eq(Cat(C(0, 2), place[2:_PIECE_BITS] & ~page_ends.replicate(_PIECE_BITS - 2), piece.address[_PIECE_BITS:] + 1)),
                 length.eq(left - room),
             ]
         return m

@@ -9,7 +9,7 @@ from ...pcie.dma import WriteBeat
 from ...stream.fifo import Queue
 from ...stream.rotate import rotate_right
 
-__all__ = ["ReadCommand", "ByteReader"]
+__all__ = ["ReadCommand", "ByteReader", "fits_word"]
 
 DEPTH = 4
 """Beats between the memory and the write engine; covers the memory's latency twice."""
@@ -18,18 +18,29 @@ DEPTH = 4
 class ReadCommand(data.StructLayout):
     """A run of bytes that goes to one place.
 
-    ``ends_packet``: the packet's memory is not read again after this one. ``ends_chain``: to be told once the bytes have left.
+    ``ends_packet``: the packet's memory is not read again after this one. ``ends_chain``: to be told once the bytes have left. ``short`` and
+    ``direct`` say of source and length what the reader would find out too late; see :func:`fits_word`.
     """
 
     def __init__(self, size):
         super().__init__({
             "source": range(size),       # first byte in the memory
             "length": 14,                # bytes, at least 1
+            "short": 1,                  # not more of them than a word has
+            "direct": 1,                 # they begin with a word of the memory, or lie in one
             "address": 64,               # where they go
             "buffers": 16,               # shown beside every word read for this command
             "ends_chain": 1,
             "ends_packet": 1,
         })
+
+
+def fits_word(source, length, lanes):
+    """Return whether ``length`` bytes are no more than a word, and whether those from byte ``source`` on, if they are no more, lie in one."""
+    lane_bits = (lanes - 1).bit_length()
+    offset, count = source[:lane_bits], length[:lane_bits + 1]
+    short = ~length[lane_bits + 1:].any() & ~(count[-1] & count[:-1].any())
+    return short, offset + count <= lanes
 
 
 class ByteReader(wiring.Component):
@@ -89,8 +100,8 @@ class ByteReader(wiring.Component):
         command = self.commands.payload
         now = Signal(command.shape())          # `length` and `source` are those of the next word
         rest = Signal(command.shape())
-        first, turned = Signal(), Signal()
-        fill, fill_rest = Signal(), Signal()   # this word only fills `held`; of the command at hand
+        rest_last = Signal()                   # no more than a word is left
+        first, fill, fill_rest = Signal(), Signal(), Signal()   # `fill`: this word only fills `held`
         offset = Signal(lane_bits)
         direct, direct_rest = Signal(), Signal()
         arrived, arrived_beat = Signal(), Signal()
@@ -99,34 +110,34 @@ class ByteReader(wiring.Component):
             now.eq(Mux(self.reading, rest, command)),
             first.eq(~self.reading | fill_rest),
             offset.eq(now.source[:lane_bits]),
-            turned.eq(command.source[:lane_bits] != 0),
-            # All bytes lie in one word, or words and beats coincide: nothing to be joined.
-            direct.eq(Mux(self.reading, direct_rest,
-                          ~turned | (command.source[:lane_bits] + command.length <= lanes))),
-            fill.eq(~self.reading & ~direct),
-            last_word.eq(~fill & (now.length <= lanes)),
+            direct.eq(Mux(self.reading, direct_rest, command.direct)),
+            fill.eq(~self.reading & ~command.direct),
+            last_word.eq(Mux(self.reading, rest_last, command.direct & command.short)),
             go.eq(output.level + arrived_beat < DEPTH),
             self.commands.ready.eq(go & ~self.reading),
             ask.eq(go & (self.reading | self.commands.valid)),
             self.read_word.eq(now.source >> lane_bits),
             self.packet_read.eq(ask & last_word & now.ends_packet),
         ]
+
         with m.If(ask):
             m.d.sync += [
                 rest.eq(now),
                 rest.source.eq(now.source + lanes),
+                rest.length.eq(now.length - lanes),
+                rest_last.eq(Mux(self.reading, rest.length <= 2 * lanes, command.length <= 2 * lanes)),
                 direct_rest.eq(direct),
                 fill_rest.eq(fill),
                 self.reading.eq(~last_word),
                 self.buffers.eq(now.buffers),
             ]
-            with m.If(~fill):
-                m.d.sync += rest.length.eq(now.length - lanes)
+            with m.If(fill):
+                m.d.sync += [rest.length.eq(command.length), rest_last.eq(command.short)]
 
         # Joining: one rotation, the older word kept as it was turned.
         beat = output.i.payload.beat
         turn = Signal(lane_bits)
-        joined = Signal()
+        kept = Signal(lanes)                   # lanes of a beat that are those of the older word
         held = Signal(self._data_width, reset_less=True)
         header = Signal(beat.header.shape(), reset_less=True)
         arrived_first, arrived_last, arrived_ends = Signal(), Signal(), Signal()
@@ -135,7 +146,8 @@ class ByteReader(wiring.Component):
         m.d.sync += [arrived.eq(ask), arrived_beat.eq(ask & ~fill)]
         with m.If(ask):
             m.d.sync += [
-                turn.eq(offset), joined.eq(~direct),
+                turn.eq(offset),
+                kept.eq(Cat(~direct & (offset < lanes - lane) for lane in range(lanes))),
                 arrived_first.eq(first), arrived_last.eq(last_word),
                 arrived_ends.eq(last_word & now.ends_chain),
                 arrived_empty.eq(Mux(last_word, (lanes - now.length)[:len(arrived_empty)], 0)),
@@ -155,8 +167,7 @@ class ByteReader(wiring.Component):
         ]
         for lane in range(lanes):
             m.d.comb += beat.data.word_select(lane, 8).eq(
-                Mux(joined & (lane + turn < lanes), held.word_select(lane, 8),
-                    rotated.word_select(lane, 8)))
+                Mux(kept[lane], held.word_select(lane, 8), rotated.word_select(lane, 8)))
 
         m.d.comb += [
             self.writes.valid.eq(output.o.valid),
