@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from prove import opened, prove, register  # noqa: E402
 
 from unvirt.virtio.queue import read_window
-from unvirt.virtio.queue.read_window import ReadWindow
+from unvirt.virtio.queue.read_window import PacketBegin, ReadWindow
 
 SLOTS, LEAST, MOST = 2, 1024, 8192
 
@@ -41,7 +41,7 @@ def add_closed(m, dut, inner):
         Assert(dut.open | (register(inner, "quiet") == before)),
         Assert(run <= (shortest << 2) + 1),
         Assert(run <= 1 << read_window._TIME_WIDTH),
-        Assert((limit >= LEAST) & (limit <= MOST)),
+        *(Assert((value >= LEAST) & (value <= MOST)) for value in (limit, register(inner, "raised"), register(inner, "lowered"))),
     ]
     return run, (before >= shortest << 2) | (before == (1 << read_window._TIME_WIDTH) - 1)
 
@@ -85,7 +85,9 @@ class SumSpec(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         dut, inner = window(m)
-        under_way = register(inner, "under_way").as_signed()
+        under_way, began = register(inner, "under_way").as_signed(), register(inner, "began")
+        # A packet counts in the cycle after it began.
+        coming = Mux(began, PacketBegin(SLOTS)(register(inner, "begun")).bytes, 0)
         there = Signal(SLOTS)
         left = Array(Signal(signed(18), name=f"left{slot}") for slot in range(SLOTS))
         begun, arrived, last = dut.begun, dut.arrived, AnySeq(1)
@@ -106,7 +108,7 @@ class SumSpec(Elaboratable):
         _, forgets = add_closed(m, dut, inner)
         total, exact, fell, both, lapsed = Signal(signed(20)), Signal(init=1), Signal(), Signal(), Signal()
         m.d.comb += total.eq(sum(left))
-        change = total + Mux(dut.begins, begun.bytes, 0) - Mux(dut.arrives, arrived.bytes, 0)
+        change = total - Mux(dut.arrives, arrived.bytes, 0)
         with m.If(forgets | (change < -read_window._SLACK)):
             m.d.sync += [exact.eq(0), lapsed.eq(1)]
         with m.Elif(dut.clear & ~dut.begins):
@@ -116,7 +118,8 @@ class SumSpec(Elaboratable):
         with m.If(both & (total < 0)):
             m.d.sync += fell.eq(1)
         m.d.comb += [
-            Assert(~exact | (under_way == total)),
+            Assert(~exact | (under_way + coming == total)),
+            Assert(~began | there.any()),
             Assert(~exact | there.any() | (under_way == 0)),
             # Open at rest, closed with as much under way as there may be.
             Assert(~exact | there.any() | dut.open),

@@ -18,7 +18,7 @@ def test_pieces_add_up_to_their_packet(size, pieces, setting):
         ctx.set(dut.max_read_request_size, setting)
         for _ in range(8):
             await ctx.tick()
-        for number in range(pieces + 2):
+        for number in range(pieces + 4):
             # Each is issued, and answered in the cycle after.
             ctx.set(dut.count_valid, number < pieces)
             ctx.set(dut.count_slot, 2)

@@ -57,7 +57,7 @@ class ReadWindow(wiring.Component):
     wanted : ``In(1)``
         A packet could begin if ``open``.
     open : ``Out(1)``
-        Counts what began and arrived in the cycles before.
+        Counts what began and arrived in the cycles before; so it is low in the cycle after a packet began.
     clear : ``In(1)``
         Nothing was under way before this cycle, as after a reset; what was learnt of the host stays.
     """
@@ -80,11 +80,18 @@ class ReadWindow(wiring.Component):
         under_way = Signal(signed(width + 1))
         change = Signal(signed(width + 2))
         limit = Signal(width, init=max(self._least, self._most // 4))
+        # Whether a packet begins is known late: it counts in the cycle after.
+        began = Signal()
+        begun = Signal.like(self.begun)
+        below = Signal(init=1)
         m.d.comb += [
-            change.eq(under_way + Mux(self.begins, self.begun.bytes, 0) - Mux(self.arrives, self.arrived.bytes, 0)),
-            self.open.eq(under_way < limit),
+            change.eq(under_way + Mux(began, begun.bytes, 0) - Mux(self.arrives, self.arrived.bytes, 0)),
+            self.open.eq(below & ~began),
         ]
-        m.d.sync += under_way.eq(Mux(change < -_SLACK, -_SLACK, change))
+        m.d.sync += [
+            began.eq(self.begins), begun.eq(self.begun),
+            under_way.eq(Mux(change < -_SLACK, -_SLACK, change)), below.eq(change < limit),
+        ]
 
         # One packet at a time is timed.
         longest = (1 << _TIME_WIDTH) - 1
@@ -95,38 +102,49 @@ class ReadWindow(wiring.Component):
         waited = Signal()                   # one did since the last packet was timed
         rounds = Signal(range(_ROUNDS))
         back, late = Signal(), Signal()
-        eighth, quarter, raised, lowered = (Signal(width) for _ in range(4))
+        # Those that follow from `limit` and `shortest` are a cycle old, which is less than any round trip; so is what was decided.
+        raised, lowered = (Signal(width, init=limit.init, name=name) for name in ("raised", "lowered"))
+        five, six = Signal(_TIME_WIDTH + 1), Signal(_TIME_WIDTH + 1)
+        grow, shrink, waits = Signal(), Signal(), Signal()
+        eighth, quarter = limit >> 3, limit >> 2
         m.d.comb += [
             back.eq(timing & self.arrives & (self.arrived.slot == slot)),
-            late.eq(timing & ((time[2:] >= shortest) | (time == longest))),
-            eighth.eq(limit >> 3),
-            quarter.eq(limit >> 2),
+            late.eq(timing & (~(time - (shortest << 2))[-1] | (time == longest))),
+        ]
+        m.d.sync += [
             raised.eq(Mux(limit + eighth > self._most, self._most, limit + eighth)),
             lowered.eq(Mux(limit - quarter < self._least, self._least, limit - quarter)),
+            five.eq(shortest + (shortest >> 2)), six.eq(shortest + (shortest >> 1)),
+            time.eq(time + 1), waits.eq(self.wanted & ~self.open), waited.eq((waited & ~back) | waits),
+            grow.eq(0), shrink.eq(0),
         ]
-        m.d.sync += [time.eq(time + 1), waited.eq((waited & ~back) | (self.wanted & ~self.open))]
-        with m.If(~timing & self.begins):
-            m.d.sync += [timing.eq(1), slot.eq(self.begun.slot), time.eq(0)]
+        with m.If(~timing & began):
+            m.d.sync += [timing.eq(1), slot.eq(begun.slot), time.eq(0)]
         with m.If(back | late):
             m.d.sync += timing.eq(0)
-            with m.If(late | (time > shortest + (shortest >> 1))):
+            with m.If(late | (time > six)):
                 # Of a host that has not answered yet nothing is known.
-                with m.If(shortest != longest):
-                    m.d.sync += limit.eq(lowered)
-            with m.Elif(waited & (time < shortest + (shortest >> 2))):
-                m.d.sync += limit.eq(raised)
+                m.d.sync += shrink.eq(shortest != longest)
+            with m.Else():
+                m.d.sync += grow.eq(waited & (time < five))
         with m.If(back):
             m.d.sync += rounds.eq(rounds + 1)
             with m.If(time < shortest):
                 m.d.sync += shortest.eq(time)
             with m.If(rounds == _ROUNDS - 1):
                 # Perhaps the host has become slower: with less under way its round trip shows.
-                m.d.sync += [shortest.eq(Mux(shortest[-1], longest, shortest + (shortest >> 2))), limit.eq(lowered)]
+                m.d.sync += [shortest.eq(Mux(shortest[-1], longest, five)), shrink.eq(1)]
+        with m.If(shrink):
+            m.d.sync += limit.eq(lowered)
+        with m.Elif(grow):
+            m.d.sync += limit.eq(raised)
 
         # No answer at all, while packets wait.
         quiet = Signal(_TIME_WIDTH)
         m.d.sync += quiet.eq(Mux(self.arrives | self.open, 0, quiet + 1))
-        # What begins in this very cycle counts.
-        with m.If((quiet[2:] >= shortest) | quiet.all() | (self.clear & ~self.begins)):
-            m.d.sync += [under_way.eq(0), timing.eq(0), quiet.eq(0)]
+        with m.If(~self.open & (~(quiet - (shortest << 2))[-1] | quiet.all())):
+            m.d.sync += [under_way.eq(0), timing.eq(0), quiet.eq(0), began.eq(0), below.eq(1)]
+        # What begins in this very cycle counts, in the next one.
+        with m.If(self.clear):
+            m.d.sync += [under_way.eq(0), timing.eq(0), below.eq(1)]
         return m

@@ -43,7 +43,7 @@ class FetchTracker(wiring.Component):
     max_read_request_size : ``In(3)``
         Largest piece; see ``arrived``.
     arrives, arrived : ``Out(1)``, ``Out(Arrival)``
-        A piece was answered the cycle before. It counts for as much as a piece may have, or what is left of the packet.
+        A piece was answered three cycles before. It counts for as much as a piece may have, or what is left of the packet.
     test_slot, test_complete, test_failed : ``In``/``Out``
         Combinational.
     clear_valid, clear_slot : ``In``
@@ -89,7 +89,8 @@ class FetchTracker(wiring.Component):
         owner_shape = data.StructLayout({"row": row_width(self._rows), "bytes": 14})
         m.submodules.owners = owners = memory.Memory(shape=owner_shape, depth=self._slots, init=[], attrs={"ram_style": "block"})
         owner_write, owner_read = owners.write_port(), owners.read_port()
-        answered_shape = data.StructLayout({"count": 12, "failed": 1})
+        # With the number that the packet's next piece has, from one up.
+        answered_shape = data.StructLayout({"number": 12, "failed": 1})
         m.submodules.answered = answered = memory.Memory(shape=answered_shape, depth=self._slots,
                                                          init=[])
         count_write, count_read = counts.write_port(), counts.read_port(domain="comb")
@@ -115,13 +116,13 @@ class FetchTracker(wiring.Component):
             count_write.en.eq(self.count_valid),
             count_read.addr.eq(self.done_slot),
             read.addr.eq(self.done_slot),
-            finished.eq(record.all & (record.count == (before.count + 1)[:12])),
-            # The count goes back to zero with the last piece, ready for the slot's next packet;
+            finished.eq(record.all & (record.count == before.number)),
+            # The number goes back to one with the last piece, ready for the slot's next packet;
             # `failed` stays until then.
             write.addr.eq(Mux(ready, self.done_slot, swept)),
-            write.data.count.eq(Mux(ready & ~finished, before.count + 1, 0)),
+            write.data.number.eq(Mux(ready & ~finished, before.number + 1, 1)),
             write.data.failed.eq(ready & (self.done_error
-                                          | (before.failed & (before.count != 0)))),
+                                          | (before.failed & (before.number != 1)))),
             write.en.eq(self.done_valid | ~ready),
             self.complete_row.eq(owner_read.data.row),
             complete.set_valid.eq(self.done_valid & finished),
@@ -135,28 +136,36 @@ class FetchTracker(wiring.Component):
             self.violation.eq(self.done_valid & self.done_error),
         ]
 
-        # Read, add, write in two cycles; the memory is transparent, so pieces of one row may follow each other.
-        answered_row, pending = Signal(), Signal()
+        # Read, add, write in three cycles; the memory is transparent, and what is being written is known, so pieces of one row may follow each other.
+        answered_row, looked, pending, again = Signal(), Signal(), Signal(), Signal()
+        owner = Signal(owner_shape)
+        total = Signal(16)
         m.d.sync += [
             self.complete_valid.eq(complete.set_valid),
-            answered_row.eq(self.done_valid), pending.eq(answered_row), pieces.write_row.eq(owner_read.data.row),
+            answered_row.eq(self.done_valid), looked.eq(answered_row), pending.eq(looked),
+            owner.eq(owner_read.data), pieces.write_row.eq(owner.row),
+            total.eq(Mux(again, total + 1, pieces.read_value[0])),
         ]
         m.d.comb += [
+            again.eq(pending & (pieces.write_row == owner.row)),
             pieces.read_row[0].eq(owner_read.data.row),
             pieces.write_valid.eq(pending),
-            pieces.write_value.eq(pieces.read_value[0] + 1),
+            pieces.write_value.eq(total + 1),
             pieces.read_row[1].eq(self.done_row),
             self.pieces_done.eq(pieces.read_value[1]),
         ]
         # A piece counts for as much as a read may ask for, as far as so much is left: there are never fewer than that takes.
-        before_last, left = Signal(12), Signal(signed(22))
+        counted, last_number, left, slots = Signal(12), Signal(12), Signal(signed(22)), [self.done_slot]
+        for _ in range(3):
+            slots.append(Signal.like(self.done_slot, name=f"slot_{len(slots)}"))
+            m.d.sync += slots[-1].eq(slots[-2])
+        m.d.sync += [last_number.eq(before.number), counted.eq(last_number - 1), self.arrives.eq(looked)]
+        m.d.comb += self.arrived.slot.eq(slots[-1])
         with m.Switch(self.max_read_request_size):
             for setting, shift in ((0, 7), (1, 8), (None, 9)):
                 with m.Default() if setting is None else m.Case(setting):
-                    m.d.comb += [left.eq(owner_read.data.bytes - (before_last << shift)),
-                                 self.arrived.bytes.eq(Mux(left < 0, 0, Mux(left < 1 << shift, left, 1 << shift)))]
-        m.d.comb += self.arrives.eq(answered_row)
-        m.d.sync += [before_last.eq(before.count), self.arrived.slot.eq(self.done_slot)]
+                    m.d.comb += left.eq(owner.bytes - (counted << shift))
+                    m.d.sync += self.arrived.bytes.eq(Mux(left < 0, 0, Mux(left < 1 << shift, left, 1 << shift)))
         return m
 
 
