@@ -152,41 +152,34 @@ class ReadIssuer(wiring.Component):
         with m.If(load):
             m.d.sync += last.eq(pick)
 
-        address = Signal(64)
+        # What a request says is worked out for both clients: which of them goes is known last.
         with m.Switch(pick):
             for index, client in enumerate(clients):
                 piece = client["piece"]
+                length, first_be, last_be = client["enables"]
                 with m.Case(index):
                     m.d.comb += [
                         client["issue"].eq(load),
-                        address.eq(piece.address),
                         self.issued_tag.eq(client["tag"]),
                         self.issued.client.eq(index),
                         self.issued.handle.eq(piece.handle),
                         self.issued.function.eq(piece.function),
                         self.issued.position.eq(piece.buffer),
+                        self.issued.source.eq(piece.address),
                         self.issued.remaining.eq(piece.length),
                     ]
                     with m.If(room):
-                        m.d.sync += header.order.eq(client["order"])
-        end = Signal(10)
-        m.d.comb += [
-            self.issued_valid.eq(load),
-            self.issued.source.eq(address),
-            end.eq(address[:2] + self.issued.remaining),
-            self.presented.eq(valid),
-        ]
-        length, first_be, last_be = byte_enables(m, "request", address[:2], end)
-        with m.If(room):
-            m.d.sync += [
-                header.function.eq(self.issued.function),
-                header.address.eq(Cat(C(0, 2), address[2:])),
-                header.length.eq(length),
-                header.first_be.eq(first_be),
-                header.last_be.eq(last_be),
-                header.tag.eq(self.issued_tag),
-                header.pasid.as_value().eq(0),
-            ]
+                        m.d.sync += [
+                            header.order.eq(client["order"]),
+                            header.function.eq(piece.function),
+                            header.address.eq(Cat(C(0, 2), piece.address[2:])),
+                            header.length.eq(length),
+                            header.first_be.eq(first_be),
+                            header.last_be.eq(last_be),
+                            header.tag.eq(client["tag"]),
+                            header.pasid.as_value().eq(0),
+                        ]
+        m.d.comb += [self.issued_valid.eq(load), self.presented.eq(valid)]
         m.d.comb += self.idle.eq(~valid & ~(clients[0]["busy"] | clients[1]["busy"]))
         return m
 
@@ -234,8 +227,11 @@ class ReadIssuer(wiring.Component):
         with m.Elif(passed):
             m.d.sync += open_before.eq(1)
 
+        end = Signal(10, name=f"end_{index}")
+        m.d.comb += end.eq(piece.address[:2] + piece.length)
         return {
-            "piece": piece, "can_issue": can_issue, "issue": issue, "tag": pool.alloc.payload,
+            "piece": piece, "enables": byte_enables(m, f"request_{index}", piece.address[:2], end),
+            "can_issue": can_issue, "issue": issue, "tag": pool.alloc.payload,
             # Posted writes that are done already never hold a request back.
             "order": Mux(held_valid & held.fence, self.posted_number, self.posted_done),
             "busy": held_valid | (waiting != 0),
