@@ -64,9 +64,12 @@ class Scheduler(wiring.Component):
         taken = Const(0)
         for kick in self.kicks:
             m.d.comb += kick.ready.eq(queued.ready & ~taken)
-            with m.If(kick.valid & queued.ready & ~taken):
-                m.d.comb += row.eq(kick.payload)
             taken = taken | kick.valid
+        # With no kick it is any row: one condition less for every bit of a row number.
+        chosen = self.kicks[-1].payload
+        for kick in reversed(self.kicks[:-1]):
+            chosen = Mux(kick.valid, kick.payload, chosen)
+        m.d.comb += row.eq(chosen)
         m.d.comb += kicked.eq(taken & queued.ready)
 
         visited = Signal()
