@@ -129,6 +129,50 @@ def read(number, dws):
     return {"header": {"address": number << 12, "length": dws, "first_be": 0xF, "last_be": 0xF, "tag": number & 0xFF}, "first": 1, "last": 1}
 
 
+@pytest.mark.parametrize("cycles", [1, 2, 40])
+def test_a_reset_of_the_link_forgets_what_is_under_way(cycles):
+    """Neither the rest of a write that was cut off, nor what was on show and had no credits, nor an interrupt message comes when the link is back."""
+    dut = RawTransmit(data_width=64)
+    beats = []
+
+    async def link(ctx):
+        # Credits for one write of eight DWs, of which one beat goes.
+        ctx.set(dut.credits, {"ph": 1, "pd": 2})
+        ctx.set(dut.tx.ready, 1)
+        await ctx.tick().until(dut.tx.valid)
+        ctx.set(dut.tx.ready, 0)
+        ctx.set(dut.intx, 1)
+        await ctx.tick().repeat(40)
+        assert ctx.get(dut.tx.valid)
+        ctx.set(dut.intx, 0)
+        ctx.set(dut.clear, 1)
+        for _ in range(cycles):
+            assert not ctx.get(dut.tx.valid)
+            await ctx.tick()
+        ctx.set(dut.clear, 0)
+        ctx.set(dut.credits.infinite, INFINITE)
+        ctx.set(dut.tx.ready, 1)
+
+    async def writes(ctx):
+        for number in (1, 2):
+            await send(dut.posted, posted(number, 8, 2))(ctx)
+        await ctx.tick().repeat(100)
+        assert len(beats) == 1
+        for stream in (dut.nonposted, dut.completions, dut.own_completions):
+            assert not ctx.get(stream.valid)
+        await send(dut.posted, posted(9, 2, 2))(ctx)
+        await ctx.tick().repeat(20)
+
+    async def watch_beats(ctx):
+        async for *_, valid, ready, payload in ctx.tick().sample(dut.tx.valid, dut.tx.ready, dut.tx.payload):
+            if valid and ready:
+                beats.append(payload)
+
+    simulate(dut, link, writes, send(dut.nonposted, [read(3, 4)]), send(dut.completions, [completion(4, 1)]),
+             send(dut.own_completions, [completion(5, 2)]), background=[watch_beats])
+    assert [beat.data for beat in beats] == [posted(1, 8, 2)[0]["data"], posted(9, 2, 2)[0]["data"]]
+
+
 @pytest.mark.parametrize("width", [64, 256])
 @pytest.mark.parametrize("written,asked", [(20, 20), (20, 128), (64, 20), (16, 48)])
 def test_writes_and_reads_share_by_what_they_move(width, written, asked):

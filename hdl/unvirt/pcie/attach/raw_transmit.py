@@ -25,7 +25,8 @@ class RawTransmit(wiring.Component):
     full carries as much of the frames received as of those to send, whatever their size. One beat per cycle, and no gap between TLPs but between
     completions. The data of a posted write waits one cycle in registers, so that the next header is seen meanwhile. A write or a read is begun in the
     cycle in which it is on show, a completion or a message one later; credits count from the cycle behind that in which they come. Headers below 4
-    GiB have three DWs.
+    GiB have three DWs. From ``clear`` on all that comes is taken without credits and goes nowhere, and so does the rest of a TLP under way
+    (``tx.valid`` falls in its midst), until ``clear`` has fallen and nothing is on show.
 
     Members
     -------
@@ -89,6 +90,13 @@ class RawTransmit(wiring.Component):
 
         m.d.comb += self.posted_begun.eq(self.posted_done + (sending & (kind == _POSTED)) + ahead.headers.valid + ahead.behind)
 
+        # The link is being reset, or was, and what was on show then has not gone.
+        self._forget = forget = Signal()
+        forgets = Signal()
+        on_show = Cat(sending, ahead.headers.valid, ahead.behind, self.nonposted.valid, completions.valid, own.valid).any()
+        m.d.sync += forgets.eq(self.clear | (forgets & on_show))
+        m.d.comb += forget.eq(self.clear | forgets)
+
         # Writes and reads go in the cycle in which they are on show. What else may go, completions and messages, is found out the cycle before.
         free = Signal()                        # the next TLP may be loaded
         go_posted = Signal()
@@ -110,8 +118,9 @@ class RawTransmit(wiring.Component):
         cpld = self._elaborate_data_credits(m, "cpld", limits.cpld, infinite[5], began_other & ~is_message, completion.length)
 
         ready = Signal(3)
-        m.d.comb += ready.eq(Cat(*(gate.open & cplh & cpld(source.payload.header.length) for gate, source in zip(gates[1:], (completions, own))),
-                                 (told != self.intx) & ph))
+        m.d.comb += ready.eq(Cat(*(gate.open & (forget | (cplh & cpld(source.payload.header.length)))
+                                   for gate, source in zip(gates[1:], (completions, own))),
+                                 (told != self.intx) & ph & ~forget))
 
         can_posted = Signal()
         can_read = Signal()
@@ -121,12 +130,10 @@ class RawTransmit(wiring.Component):
             m.d.sync += [other_valid.eq(ready.any()), other.eq(round_robin(ready, (other - _COMPLETION)[:2]) + _COMPLETION)]
         with m.Elif(began_other):
             m.d.sync += other_valid.eq(0)
-        with m.If(self.clear):
-            m.d.sync += other_valid.eq(0)
         m.d.comb += [
-            can_posted.eq(ahead.headers.valid & ph & pd(posted.length)),
-            can_read.eq(gates[0].open & nph),
-            can_other.eq(other_valid & (~is_message | ph)),
+            can_posted.eq(ahead.headers.valid & (forget | (ph & pd(posted.length)))),
+            can_read.eq(gates[0].open & (forget | nph)),
+            can_other.eq(other_valid & (~is_message | (ph & ~forget))),
         ]
         owed = self._elaborate_share(m, began_posted, began_read, posted.length, read.length)
         # Who went last: the others go before writes unless it was one of them, before reads only if it was a read.
@@ -170,7 +177,7 @@ class RawTransmit(wiring.Component):
             ]
         with m.If(began_other & is_message):
             m.d.sync += told.eq(~told)
-        with m.If(self.clear):
+        with m.If(forget):
             m.d.sync += told.eq(0)
 
         current = Signal(width)
@@ -181,12 +188,13 @@ class RawTransmit(wiring.Component):
                 with m.Case(number):
                     m.d.comb += [current.eq(word), current_valid.eq(source.valid)]
         out = self.tx.payload
-        sent = Signal()
+        shown, sent = Signal(), Signal()
         m.d.comb += [
             out.header.eq(head), out.data.eq(current),
             out.first.eq(first), out.last.eq(ends),
-            self.tx.valid.eq(sending & (~with_data | current_valid)),
-            sent.eq(self.tx.valid & self.tx.ready),
+            shown.eq(sending & (~with_data | current_valid)),
+            self.tx.valid.eq(shown & ~forget),
+            sent.eq(shown & (self.tx.ready | forget)),
             free.eq(~sending | (sent & ends)),
             # A completion leaves its source as it is sent, with data or without.
             ahead.data.ready.eq(sent & (kind == _POSTED)), completions.ready.eq(sent & (kind == _COMPLETION)),
@@ -213,7 +221,7 @@ class RawTransmit(wiring.Component):
             m.d.sync += balance.eq(Mux(more > 255, 255, more))
         with m.If(began_read):
             m.d.sync += balance.eq(Mux(less < -256, -256, less))
-        with m.If(self.clear):
+        with m.If(self._forget):
             m.d.sync += balance.eq(0)
         return balance > 0
 
@@ -224,8 +232,8 @@ class RawTransmit(wiring.Component):
         m.d.sync += enough.eq(infinite | ~Mux(spent, wrap_sub(limit, (following + 1)[:8]), wrap_sub(limit, following))[7])
         with m.If(spent):
             m.d.sync += following.eq(following + 1)
-        with m.If(self.clear):
-            m.d.sync += [following.eq(1), enough.eq(0)]
+        with m.If(self._forget):
+            m.d.sync += following.eq(1)
         return enough
 
     def _elaborate_data_credits(self, m, name, limit, infinite, spent, length):
@@ -238,8 +246,8 @@ class RawTransmit(wiring.Component):
         m.d.sync += rest.eq(Mux(spent, wrap_sub(unused, credits), unused))
         with m.If(spent):
             m.d.sync += used.eq(used + credits)
-        with m.If(self.clear):
-            m.d.sync += [used.eq(0), rest.eq(0)]
+        with m.If(self._forget):
+            m.d.sync += used.eq(0)
         return lambda dws: infinite | (~rest[11] & (dws <= Cat(C(0, 2), rest[:11])))
 
     def _request(self, m, name, header, write):
