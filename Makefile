@@ -34,10 +34,10 @@ demo: venv ## boot Linux 6.12 on the simulated RTL, ping, download by TCP (downl
 	@$(UNVIRT) boot
 
 test: venv ## run the tests, a Linux boot among them
-	$(PYTHON) -m pytest -n $(PROCESSES)
+	$(PYTHON) -m pytest -n $(PROCESSES) --dist worksteal
 
 test-all: venv ## run the tests and the long sweeps, more kernels, broken devices (an hour or more)
-	$(PYTHON) -m pytest -n $(PROCESSES) -m ''
+	$(PYTHON) -m pytest -n $(PROCESSES) --dist worksteal -m ''
 
 verilog: venv ## write build/unvirt.v and what belongs to it
 	@mkdir -p build
@@ -50,7 +50,7 @@ bench: venv ## measure rates and latencies against their limits (minutes)
 	$(UNVIRT) bench
 
 formal: venv ## prove properties of the small blocks
-	$(PYTHON) -m pytest -n $(PROCESSES) -m '' tests/formal
+	$(PYTHON) -m pytest -n $(PROCESSES) --dist worksteal -m '' tests/formal
 
 episodes: venv ## play 100,000 episodes of a driver that breaks the rules (an hour or more)
 	$(PYTHON) tests/episodes/play.py --processes $(PROCESSES)
