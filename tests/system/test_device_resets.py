@@ -90,6 +90,29 @@ def test_traffic_after_reset(small, kind):
     go(Traffic(simulation, host, driver, rng=seeded(SEED), count=100, sizes=SHORT, outstanding=24, window=12).run())
 
 
+@pytest.mark.parametrize("stalled", (False, True))
+@pytest.mark.parametrize("kind", KINDS)
+def test_reset_cuts_a_frame(small, kind, stalled):
+    """A reset in the middle of a frame on its way to the MAC, moving or held there, leaves nothing of it for the next one."""
+    simulation, host = small(seed=SEED)
+    driver = go(NetDriver.find(host))
+    go(driver.start(queue_size=32, interrupts="poll"))
+    go(driver.transmit(bytes(range(250)) * 6))
+    simulation.run(400)
+    assert not simulation.take_frames(), "the frame left before the reset"
+    simulation.mac_stalled = stalled
+    simulation.run(20)
+    if kind == "virtio":
+        simulation.mac_stalled = False
+    reset(simulation, driver, kind)
+    simulation.mac_stalled = False
+    free(driver)
+    simulation.run(2000)
+    left = [(len(frame) < 1500, aborted) for _, frame, aborted in simulation.take_frames()]
+    assert left == ([] if kind == "power" else [(True, True)]), "a frame cut off is not marked, or outlived the chip it was in"
+    work(simulation, host, SEED)
+
+
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_random_registers_and_memories(small, seed):
     """Nothing depends on what registers and memories hold at power-up."""

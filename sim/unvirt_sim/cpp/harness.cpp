@@ -219,10 +219,13 @@ struct Sim {
 
     // What the edge will see of the MAC's side.
     void sample_far() {
-        mac.transmit<kLanes>(host, dut.mac_tx_tvalid, mac_ready,
-                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
-                             reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
-                             dut.mac_tx_tlast, dut.mac_tx_tuser);
+        if (dut.rst)
+            mac.reset();
+        else
+            mac.transmit<kLanes>(host, dut.mac_tx_tvalid, mac_ready,
+                                 reinterpret_cast<const uint8_t*>(&dut.mac_tx_tdata),
+                                 reinterpret_cast<const uint8_t*>(&dut.mac_tx_tkeep),
+                                 dut.mac_tx_tlast, dut.mac_tx_tuser);
         stats[0] += dut.stat_rx_dropped; stats[1] += dut.stat_tx_dropped;
     }
 #endif

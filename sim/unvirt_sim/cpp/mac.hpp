@@ -41,6 +41,9 @@ public:
         }
     }
 
+    // A reset of the whole chip: the frame under way is lost with the MAC it was in.
+    void reset() { frame_.clear(); held_ = false; }
+
     // The next beat for the device, if one is due.
     template <unsigned Lanes>
     bool receive(Host& host, uint8_t* data, uint8_t* keep, bool* last, bool* bad) {
