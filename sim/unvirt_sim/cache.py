@@ -34,8 +34,8 @@ def cache_folder():
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """Hold ``folder`` alone: of two processes that want the same thing made there, one makes it and the other waits."""
-    with open(Path(folder) / "lock", "w") as lock:
+def locked(folder, name="lock"):
+    """Hold ``folder``, or what ``name`` stands for in it, alone: of two that want the same thing made, one makes it and the other waits."""
+    with open(Path(folder) / name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

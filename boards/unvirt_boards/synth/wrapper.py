@@ -8,12 +8,15 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from unvirt.verilog import FlatTop, flat_ports
+from unvirt.verilog import flat_ports
 
-__all__ = ["CORE", "RegisteredTop"]
+__all__ = ["CORE", "MODULE", "RegisteredTop"]
 
 CORE = "core"
 """Name of the instance that is measured."""
+
+MODULE = "unvirt"
+"""Name of its module, the :class:`~unvirt.verilog.FlatTop` of the same device, whose ports keep their names by being elaborated apart."""
 
 _GROUP = 16
 
@@ -41,11 +44,13 @@ class RegisteredTop(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        core = FlatTop(self._config)
-        m.submodules[CORE] = core
-        inputs, outputs = [], []
+        inputs, outputs, ports = [], [], {}
         for name, member in flat_ports(self._config).items():
-            (inputs if member.flow == In else outputs).append(getattr(core, name))
+            taken = member.flow == In
+            port = Signal(member.shape, name=name)
+            (inputs if taken else outputs).append(port)
+            ports[f"{'i' if taken else 'o'}_{name}"] = port
+        m.submodules[CORE] = Instance(MODULE, **ports, i_clk=ClockSignal(), i_rst=ResetSignal())
 
         width = sum(len(port) for port in inputs)
         shifted = Signal(width, reset_less=True)
