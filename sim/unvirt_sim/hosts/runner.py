@@ -23,7 +23,7 @@ SIMULATORS = ("verilator", "icarus")
 _TOOLS = {"verilator": {"g++": "g++", "make": "make", "perl": "perl"}, "icarus": {"iverilog": "iverilog", "vvp": "iverilog"}}
 _ARGUMENTS = {
     "verilator": ["--no-public-flat-rw", "-O3", "--x-assign", "unique", "--x-initial", "unique", "--noassert", "-Wno-fatal", "-Wno-lint",
-                  "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER", "-CFLAGS", "-O2"],
+                  "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER", "-CFLAGS", "-O1"],
     "icarus": [],
 }
 

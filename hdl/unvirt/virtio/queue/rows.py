@@ -83,7 +83,7 @@ class RowMemory(wiring.Component):
             write.en.eq(self.write_valid | self.sweep.valid),
             write.addr.eq(Mux(self.write_valid, self.write_row, self.sweep.row)),
             write.data.eq(Mux(self.write_valid, Value.cast(self.write_value), 0)),
-            self.sweep.done.eq(swept | ~self.write_valid),
+            self.sweep.done.eq(swept),
         ]
         for row, value in zip(self.read_row, self.read_value):
             read = cells.read_port(transparent_for=(write,))

@@ -123,26 +123,41 @@ class UsedInputs(wiring.Component):
     def _elaborate_intake(self, m, write):
         """An element goes to the ring of its row."""
         ends, begins, turn, entering, level = self._ends, self._begins, self._turn, self._entering, self._level
-        # Each input has one at hand, so that none has to wait for the room of another; of one that will be there its row is looked up.
-        inputs = self._inputs
-        held = Array(Signal(UsedElement(self._rows), name=f"held{number}") for number in range(inputs))
-        there, coming, epochs = Signal(inputs), Signal(inputs), Signal(inputs)
+        # Each input has one at hand, so that none has to wait for the room of another, and a place behind it, so that nothing ahead of an input waits
+        # for what is found in the memories. Of one that will be at hand its row is looked up: it is taken for granted that the one before goes.
+        inputs, element = self._inputs, UsedElement(self._rows)
+        held = Array(Signal(element, name=f"held{number}") for number in range(inputs))
+        there, full, candidates, epochs, rests, enters = (
+            Signal(inputs, name=name) for name in ("there", "full", "candidates", "epochs", "rests", "enters"))
         rows = Array(Signal(row_width(self._rows), name=f"row{number}") for number in range(inputs))
         chosen, next_chosen, looked = Signal(range(max(2, inputs))), Signal(range(max(2, inputs))), Signal()
         for number, port in enumerate(self.elements):
-            put = self._put & (chosen == number)
+            behind, following = Signal(element, name=f"behind{number}"), Signal(element, name=f"following{number}")
+            epoch, following_epoch = Signal(name=f"epoch{number}"), Signal(name=f"following_epoch{number}")
+            at_hand = looked & (chosen == number)
+            stays = there[number] & ~(self._put & (chosen == number))
+            more = full[number] | port.valid
             m.d.comb += [
-                port.ready.eq(~there[number] | put | self.discard),
-                coming[number].eq(Mux(port.ready, port.valid, 1)),
-                rows[number].eq(Mux(port.ready, port.payload.row, held[number].row)),
+                port.ready.eq(~full[number] | self.discard),
+                following.eq(Mux(full[number], behind, port.payload)),
+                following_epoch.eq(Mux(full[number], epoch, self._epoch)),
+                candidates[number].eq(more | (there[number] & ~at_hand)),
+                rows[number].eq(Mux(there[number] & ~at_hand, held[number].row, following.row)),
+                rests[number].eq(at_hand & stays),
+                enters[number].eq(more & ~stays & (following.row == turn.row)),
             ]
-            with m.If(port.ready):
-                m.d.sync += [held[number].eq(port.payload), epochs[number].eq(self._epoch)]
-        m.d.comb += [next_chosen.eq(round_robin(coming, chosen)), entering.eq(held[chosen])]
-        m.d.sync += [there.eq(Mux(self.discard, 0, coming)), chosen.eq(next_chosen), looked.eq(coming.any() & ~self.discard)]
+            m.d.sync += [there[number].eq((more | stays) & ~self.discard), full[number].eq(more & stays & ~self.discard)]
+            with m.If(~full[number]):
+                m.d.sync += [behind.eq(port.payload), epoch.eq(self._epoch)]
+            with m.If(~stays):
+                m.d.sync += [held[number].eq(following), epochs[number].eq(following_epoch)]
+        # One that stays was not the one that was looked up.
+        in_vain = (rests.any() & (next_chosen == chosen)) | self.discard
+        m.d.comb += [next_chosen.eq(round_robin(candidates, chosen)), entering.eq(held[chosen])]
+        m.d.sync += [chosen.eq(next_chosen), looked.eq(candidates.any() & ~in_vain)]
         # For as long as the others may go before: what has to wait for room may keep nobody.
         follows = Signal(2)
-        m.d.sync += follows.eq(Cat(Cat(port.valid & port.ready & (port.payload.row == turn.row) for port in self.elements).any(), follows))
+        m.d.sync += follows.eq(Cat(enters.any(), follows))
 
         before = ends.read_value[0]
         m.d.comb += [
@@ -233,7 +248,7 @@ class UsedInputs(wiring.Component):
         What is ahead of the mark is taken, then its burst ends, then it is written.
         """
         port, turn, epoch, put, take = self.port, self._turn, self._epoch, self._put, self.port.take
-        counts = Array(Signal(range(self._rows * self._depth + self._inputs + 1), name=f"count{number}") for number in range(2))
+        counts = Array(Signal(range(self._rows * self._depth + 2 * self._inputs + 1), name=f"count{number}") for number in range(2))
         accepted = sum(port.valid & port.ready for port in self.elements)
         for number, count in enumerate(counts):
             m.d.sync += count.eq(Mux(self.discard, 0, count + Mux(epoch == number, accepted, 0) - (take & (epoch_out == number))))
