@@ -326,6 +326,46 @@ def test_a_reset_of_the_device_meanwhile(device, wanted):
 
 
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_without_bus_mastering(small, wanted):
+    """Bus mastering goes off with everything under way: resets of queues end, nothing is requested, and a reset of the device cures all.
+
+    Covers: CORE-VQRST-01, DER-PCI-01
+    """
+    for delay in (0, 3, 20, 90, 300):
+        simulation, host = small(seed=SEED)
+        driver = go(NetDriver.find(host, seed=SEED))
+        go(driver.start(wanted=wanted, queue_size=32, interrupts="msix"))
+        go(driver.fill([700], limit=16))
+        for _ in range(12):
+            go(driver.transmit(bytes(300), publish=False))
+            simulation.send_frame(bytes(200))
+        go(driver.tx.publish())
+        simulation.run(delay)
+        simulation.expect_errors(True)                       # bus mastering goes off with reads under way
+        go(driver.device.function.command(bus_master=False))
+        simulation.run(2000)
+        simulation.expect_errors(False)
+        simulation.expect_quiet(True)
+        for role in ("tx", "rx"):
+            go(driver.reset_queue(role))
+            simulation.run(500)
+        simulation.expect_quiet(False)
+        go(driver.device.function.command())
+        simulation.run(2000)
+        go(driver.device.reset())
+        simulation.take_frames()
+        driver = go(NetDriver.find(host, seed=SEED))
+        go(driver.start(wanted=wanted, queue_size=32, interrupts="msix"))
+        frame = random.Random(SEED).randbytes(600)
+        go(driver.fill([900], limit=8))
+        go(driver.transmit(frame))
+        assert go(driver.wait_transmitted(1)) == 1
+        simulation.send_frame(frame)
+        assert go(driver.receive(1)) == [frame]
+        assert sent(simulation) == [frame]
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
 def test_many_queues_at_once(device, wanted):
     """The driver resets several queues without waiting for each; all come back."""
     simulation, _, driver = start(device, wanted, link=LinkConfig(latency=150, latency_spread=100))
