@@ -286,6 +286,7 @@ class VirtioNetDevice(VirtioFunction):
         ]
 
     def _connect_steering(self, m, engine, control, steering, transmit, receive):
+        config = self._config
         m.d.comb += [
             steering.drain.eq(engine.drain),
             steering.pairs.eq(control.pairs),
@@ -295,4 +296,7 @@ class VirtioNetDevice(VirtioFunction):
             steering.rx_valid.eq(self.mac_rx_valid),
             steering.rx.eq(self.mac_rx),
             receive.pair.eq(steering.rx_pair),
+            steering.seen_valid.eq(~engine.seen_row[0] & (engine.seen_row < 2 * config.queue_pairs)),
+            steering.seen_pair.eq(engine.seen_row >> 1),
+            steering.seen_enabled.eq(engine.seen_enabled),
         ]

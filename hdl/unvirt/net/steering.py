@@ -86,8 +86,9 @@ class FlowHash(wiring.Component):
 class Steering(wiring.Component):
     """Remembers on which queue pair each of 256 flows was last sent, and tells where a received frame goes.
 
-    A flow that was not sent since ``drain``, or on a pair beyond ``pairs``, is spread evenly. **Latency**: ``rx_pair`` is that of a frame two
-    cycles after its last beat. While ``drain``, and 256 cycles after, everything is forgotten.
+    A flow that was not sent since ``drain``, or on a pair beyond ``pairs``, is spread evenly. What would go to a receive queue that is not enabled,
+    for it is in reset, goes to another, the same for all as long as that is enabled. **Latency**: ``rx_pair`` is that of a frame three cycles
+    after its last beat. While ``drain``, and 256 cycles after, everything is forgotten.
 
     Parameters
     ----------
@@ -104,6 +105,8 @@ class Steering(wiring.Component):
     rx_valid, rx : ``In``
         Beats of frames received.
     rx_pair : ``Out``
+    seen_valid, seen_pair, seen_enabled : ``In``
+        Again and again, of every pair: whether its receive queue is enabled.
     """
 
     def __init__(self, *, data_width, pairs):
@@ -119,6 +122,9 @@ class Steering(wiring.Component):
             "rx_valid": In(1),
             "rx": In(MacBeat(data_width)),
             "rx_pair": Out(pair),
+            "seen_valid": In(1),
+            "seen_pair": In(pair),
+            "seen_enabled": In(1),
         })
 
     def elaborate(self, platform):
@@ -138,6 +144,10 @@ class Steering(wiring.Component):
         with m.Elif(forgetting):
             m.d.sync += [forget.eq(forget + 1), forgetting.eq(forget != 255)]
         remembered = read.data[1:]
+        wanted, spread = Signal.like(self.rx_pair), Signal.like(self.rx_pair)
+        last_wanted, last_flow = Signal.like(wanted), Signal(_HASH)
+        enabled, other_enabled, other = self._elaborate_enabled(m, wanted)
+        m.d.sync += [last_wanted.eq(wanted), last_flow.eq(flow)]
         m.d.comb += [
             tx_hash.valid.eq(self.tx_valid), tx_hash.beat.eq(self.tx),
             rx_hash.valid.eq(self.rx_valid), rx_hash.beat.eq(self.rx),
@@ -145,6 +155,22 @@ class Steering(wiring.Component):
             write.data.eq(Mux(forgetting, 0, Cat(C(1, 1), pair))),
             write.en.eq(forgetting | ended),
             read.addr.eq(rx_hash.flow),
-            self.rx_pair.eq(Mux(read.data[0] & (remembered < self.pairs), remembered, (flow * self.pairs) >> _HASH)),
+            wanted.eq(Mux(read.data[0] & (remembered < self.pairs), remembered, (flow * self.pairs) >> _HASH)),
+            # Pairs may have become fewer since.
+            spread.eq((last_flow * self.pairs) >> _HASH),
+            self.rx_pair.eq(Mux(enabled & (last_wanted < self.pairs), last_wanted, Mux(other_enabled, other, spread))),
         ]
         return m
+
+    def _elaborate_enabled(self, m, wanted):
+        """Return whether the queue of the pair ``wanted`` in the cycle before is enabled, whether some other one is, and which."""
+        m.submodules.enabled = cells = memory.Memory(shape=1, depth=1 << len(wanted), init=[])
+        write, read = cells.write_port(), cells.read_port()
+        kept, valid, another = Signal(), Signal(), Signal.like(wanted)
+        m.d.comb += [
+            write.en.eq(self.seen_valid), write.addr.eq(self.seen_pair), write.data.eq(self.seen_enabled),
+            read.addr.eq(wanted), valid.eq(kept & (another < self.pairs)),
+        ]
+        with m.If(self.seen_valid & (~valid | (self.seen_pair == another))):
+            m.d.sync += [kept.eq(self.seen_enabled), another.eq(self.seen_pair)]
+        return read.data, valid, another

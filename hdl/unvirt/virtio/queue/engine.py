@@ -101,6 +101,8 @@ class QueueEngine(wiring.Component):
         While ``flush``: the buffers of every packet that the sink had taken when it rose are published, so before any answer that is given then.
     row_cleared, cleared_row : ``Out``
         Pulse: this queue was reset.
+    seen_row, seen_enabled : ``Out``
+        One row after the other, again and again: whether its queue is enabled.
     stat_source_dropped, stat_sink_dropped : ``Out(1)``
     """
 
@@ -147,6 +149,8 @@ class QueueEngine(wiring.Component):
             "flushed": Out(1),
             "row_cleared": Out(1),
             "cleared_row": Out(row_width(config.rows)),
+            "seen_row": Out(row_width(config.rows)),
+            "seen_enabled": Out(1),
             "stat_source_dropped": Out(1),
             "stat_sink_dropped": Out(1),
         })
@@ -328,4 +332,6 @@ class QueueEngine(wiring.Component):
             row_reset.cleared.eq(control.cleared),
             self.row_cleared.eq(row_reset.done.valid & row_reset.done.ready),
             self.cleared_row.eq(row_reset.done.payload),
+            self.seen_row.eq(row_reset.seen_row),
+            self.seen_enabled.eq(row_reset.config.config.enabled),
         ]

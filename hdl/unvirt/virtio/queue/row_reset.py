@@ -33,7 +33,10 @@ class RowReset(wiring.Component):
     Members
     -------
     config : ``Out(QueueConfigPort)``
-        Every row is looked at in turn, one a cycle: whether it is ``in_reset``, and so not enabled.
+        Every row is looked at in turn, one a cycle: whether it is ``in_reset``, and so not enabled. The one behind a row that is reset is looked at
+        all the while.
+    seen_row : ``Out(row)``
+        Whose configuration is there.
     drain : ``Out(RowDrain)``
     used_mark : ``Out(1)``
         No more used elements of the row will come.
@@ -51,6 +54,7 @@ class RowReset(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "config": Out(QueueConfigPort(rows)),
+            "seen_row": Out(width),
             "drain": Out(RowDrain(rows)),
             "used_mark": Out(1),
             "row_rest": In(1),
@@ -67,6 +71,7 @@ class RowReset(wiring.Component):
         m = Module()
         row, following = Signal(row_width(self._rows)), Signal(row_width(self._rows))
         m.d.comb += [following.eq(row + 1), self.config.row.eq(following)]
+        m.d.sync += self.seen_row.eq(following)
         rest = Signal(range(self._settle + 1))
         fetch, services, notify = Signal(), Signal(), Signal()
         m.d.comb += [
