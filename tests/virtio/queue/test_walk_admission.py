@@ -16,14 +16,13 @@ def ask(*, position=5, head=0, out=0, shortage=(0, 0), sink=False, held=0, other
 
     async def bench(ctx):
         for number, row in enumerate(others):
-            ctx.set(dut.look_row, row)
             ctx.set(dut.row, row)
             await ctx.tick()
             ctx.set(dut.number, number)
             ctx.set(dut.begins, 1)
             await ctx.tick()
             ctx.set(dut.begins, 0)
-        values = {"look_row": 1, "row": 1, "position": position, "head_position": head, "sink_row": sink, "held": held,
+        values = {"row": 1, "position": position, "head_position": head, "sink_row": sink, "held": held,
                   "sink_groups" if sink else "source_groups": out, "sink_groups" if not sink else "source_groups": GROUPS // 2,
                   "shortage": {"groups": shortage[0], "head": shortage[1]}}
         for name, value in values.items():

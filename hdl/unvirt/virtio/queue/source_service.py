@@ -109,7 +109,7 @@ class SourceService(wiring.Component):
             longest=longest, quantum=quantum)
         m.submodules.tracker = tracker = FetchTracker(rows=rows, slots=slots)
         m.submodules.window = window = ReadWindow(slots=slots, least=_LEAST_UNDER_WAY, most=config.tx_buffer_size)
-        m.submodules.retire_scheduler = retire_scheduler = Scheduler(rows=rows, kicks=4)
+        m.submodules.retire_scheduler = retire_scheduler = Scheduler(rows=rows, kicks=3)
         m.submodules.retire = retire = SourceRetire(rows=rows, slots=slots, groups=groups,
                                                     granules=granules)
         m.submodules.pool = pool = GranulePool(granules=granules, lookups=2)
@@ -127,15 +127,23 @@ class SourceService(wiring.Component):
         counter, drain_row = Signal(row_width(rows)), Signal(row_width(rows))
         m.d.sync += counter.eq(counter + 1)
         m.d.comb += drain_row.eq(Mux(self.drain, counter, self.row_drain.row))
-        for kick in (issue_scheduler.kicks[2], retire_scheduler.kicks[3]):
-            m.d.comb += [kick.valid.eq((self.drain | self.row_drain.services) & self._is_source(drain_row)), kick.payload.eq(drain_row)]
+        drains = Signal()
+        retire_kick = retire_scheduler.kicks[2]
+        m.d.comb += [
+            drains.eq((self.drain | self.row_drain.services) & self._is_source(drain_row)),
+            issue_scheduler.kicks[2].valid.eq(drains),
+            issue_scheduler.kicks[2].payload.eq(drain_row),
+            # Who asks for another visit goes before.
+            retire_kick.valid.eq(retire.again.valid | drains),
+            retire_kick.payload.eq(Mux(retire.again.valid, retire.again.payload, drain_row)),
+            retire.again.ready.eq(retire_kick.ready),
+        ]
 
         connect(m, flipped(self.ready_rows), issue_scheduler.kicks[0])
         connect(m, issue.again, issue_scheduler.kicks[1])
         connect(m, issue_scheduler.visits, issue.visits)
         connect(m, issue.dropped, retire_scheduler.kicks[1])
         connect(m, retire_scheduler.visits, retire.visits)
-        connect(m, retire.again, retire_scheduler.kicks[2])
         m.d.comb += [
             retire_scheduler.kicks[0].valid.eq(tracker.complete_valid),
             retire_scheduler.kicks[0].payload.eq(tracker.complete_row),

@@ -127,34 +127,40 @@ class UsedInputs(wiring.Component):
         # for what is found in the memories. Of one that will be at hand its row is looked up: it is taken for granted that the one before goes.
         inputs, element = self._inputs, UsedElement(self._rows)
         held = Array(Signal(element, name=f"held{number}") for number in range(inputs))
-        there, full, candidates, epochs, rests, enters = (
-            Signal(inputs, name=name) for name in ("there", "full", "candidates", "epochs", "rests", "enters"))
+        # There is one at hand: it is tried, with what was looked up of its row, or waits for that.
+        tried, waits = Signal(inputs), Signal(inputs)
+        full, candidates, epochs, rests, enters = (Signal(inputs, name=name) for name in ("full", "candidates", "epochs", "rests", "enters"))
         rows = Array(Signal(row_width(self._rows), name=f"row{number}") for number in range(inputs))
-        chosen, next_chosen, looked = Signal(range(max(2, inputs))), Signal(range(max(2, inputs))), Signal()
+        chosen, next_chosen = Signal(range(max(2, inputs))), Signal(range(max(2, inputs)))
+        in_vain = Signal()
         for number, port in enumerate(self.elements):
             behind, following = Signal(element, name=f"behind{number}"), Signal(element, name=f"following{number}")
             epoch, following_epoch = Signal(name=f"epoch{number}"), Signal(name=f"following_epoch{number}")
-            at_hand = looked & (chosen == number)
-            stays = there[number] & ~(self._put & (chosen == number))
+            stays = waits[number] | (tried[number] & ~self._put)
             more = full[number] | port.valid
             m.d.comb += [
                 port.ready.eq(~full[number] | self.discard),
                 following.eq(Mux(full[number], behind, port.payload)),
                 following_epoch.eq(Mux(full[number], epoch, self._epoch)),
-                candidates[number].eq(more | (there[number] & ~at_hand)),
-                rows[number].eq(Mux(there[number] & ~at_hand, held[number].row, following.row)),
-                rests[number].eq(at_hand & stays),
+                candidates[number].eq(more | waits[number]),
+                rows[number].eq(Mux(waits[number], held[number].row, following.row)),
+                rests[number].eq(tried[number] & ~self._put),
                 enters[number].eq(more & ~stays & (following.row == turn.row)),
             ]
-            m.d.sync += [there[number].eq((more | stays) & ~self.discard), full[number].eq(more & stays & ~self.discard)]
+            tries = candidates[number] & (next_chosen == number) & ~in_vain
+            m.d.sync += [tried[number].eq(tries), waits[number].eq((more | stays) & ~tries & ~self.discard),
+                         full[number].eq(more & stays & ~self.discard)]
             with m.If(~full[number]):
                 m.d.sync += [behind.eq(port.payload), epoch.eq(self._epoch)]
             with m.If(~stays):
                 m.d.sync += [held[number].eq(following), epochs[number].eq(following_epoch)]
-        # One that stays was not the one that was looked up.
-        in_vain = (rests.any() & (next_chosen == chosen)) | self.discard
-        m.d.comb += [next_chosen.eq(round_robin(candidates, chosen)), entering.eq(held[chosen])]
-        m.d.sync += [chosen.eq(next_chosen), looked.eq(candidates.any() & ~in_vain)]
+        m.d.comb += [
+            next_chosen.eq(round_robin(candidates, chosen)),
+            # One that stays was not the one that was looked up.
+            in_vain.eq((rests.any() & (next_chosen == chosen)) | self.discard),
+            entering.eq(held[chosen]),
+        ]
+        m.d.sync += chosen.eq(next_chosen)
         # For as long as the others may go before: what has to wait for room may keep nobody.
         follows = Signal(2)
         m.d.sync += follows.eq(Cat(enters.any(), follows))
@@ -164,7 +170,7 @@ class UsedInputs(wiring.Component):
             ends.read_row[0].eq(rows[next_chosen]),
             begins.read_row[0].eq(rows[next_chosen]),
             level.eq(wrap_sub(before.last, begins.read_value[0])),
-            self._put.eq(looked & (level != self._depth) & self._listens & ~self.discard),
+            self._put.eq(tried.any() & (level != self._depth) & self._listens & ~self.discard),
             # A group that fills its ring begins as it is, for more of it finds no room.
             self._completes.eq(self._put & (~entering.more | ((level == self._depth - 1) & (before.complete == begins.read_value[0])))),
             self._ended.last.eq(before.last + 1),

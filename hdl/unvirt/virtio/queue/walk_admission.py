@@ -30,9 +30,6 @@ class WalkAdmission(wiring.Component):
     received packet may need all of them at once. A chain whose walk gave up is not walked again before there are more groups: otherwise its
     descriptors would be read over and over while nothing moves.
 
-    What is looked up by row is asked for by ``look_row``, a cycle ahead; the outputs are those of the cycle after a chain was at hand. Where the
-    head of its queue moves on meanwhile, or groups come back, a chain is perhaps told to wait that need not, once.
-
     Parameters
     ----------
     rows, groups, walks : int
@@ -41,8 +38,6 @@ class WalkAdmission(wiring.Component):
 
     Members
     -------
-    look_row : ``In(row)``
-        That of the chain that will be at hand in the next cycle.
     row, position, sink_row : ``In``
         The chain at hand.
     head_position : ``In(16)``
@@ -59,9 +54,9 @@ class WalkAdmission(wiring.Component):
     may_begin : ``Out(1)``
         The chain that was at hand in the cycle before may be walked.
     may_take : ``Out(1)``
-        The walk that was may have a group.
+        The walk at hand may have a group.
     held : ``In(range(groups + 1))``, short : ``Out(Shortage)``
-        Groups of that walk, and what to remember if it gives them back now.
+        Groups of the walk at hand, and what to remember if it gives them back now.
     idle : ``Out(1)``
         No walk is under way.
     sweep : ``In``
@@ -74,7 +69,6 @@ class WalkAdmission(wiring.Component):
         self._chain_groups = chain_groups
         shortage = Shortage(groups)
         super().__init__({
-            "look_row": In(row_width(rows)),
             "row": In(row_width(rows)),
             "position": In(16),
             "sink_row": In(1),
@@ -111,37 +105,25 @@ class WalkAdmission(wiring.Component):
                 m.d.comb += self.free.eq(number)
 
         active = Signal(range(self._walks + 1))
-        any_free = Signal()
-        at_head = Signal()
-        # Others than the head of a queue begin only if those under way leave them a group.
-        scarce = Signal()
-        # A packet that is received needs the first chains of its queue together: later ones must not hold their groups.
-        far = Signal()
-        crowded = Signal()
-        in_vain = Signal()          # there are no more groups than when it gave up
-        enough = Signal()
-        tried_as_head = Signal()
+        m.d.sync += active.eq(sum(busy[number] for number in range(self._walks)))
+        group_free = Signal(range(self._groups + 1))
         near = max(1, self._groups // 2 - 2 * self._chain_groups)
-        free_now = self._groups // 2 - Mux(self.sink_row, self.sink_groups, self.source_groups)
-        m.d.sync += [
-            active.eq(sum(busy[number] for number in range(self._walks))),
-            any_free.eq(free_now != 0),
-            enough.eq(free_now > self._chain_groups),
-            scarce.eq(free_now <= self._chain_groups + active),
-            at_head.eq(self.head_position == self.position),
-            far.eq(self.sink_row & ((self.position - self.head_position)[:16] >= near)),
-            crowded.eq(walks >= max(1, self._walks // 2)),
-            in_vain.eq((self.shortage.groups != 0) & (free_now <= self.shortage.groups)),
-            tried_as_head.eq(self.shortage.head),
-            self.short.groups.eq(free_now + self.held),
-        ]
+        at_head = self.head_position == self.position
+        # Others than the head of a queue begin only if those under way leave them a group.
+        scarce = group_free <= self._chain_groups + active
+        # A packet that is received needs the first chains of its queue together: later ones must not hold their groups.
+        far = self.sink_row & ((self.position - self.head_position)[:16] >= near)
+        crowded = walks >= max(1, self._walks // 2)
+        in_vain = (group_free <= self.shortage.groups) & (self.shortage.head | ~at_head)
         m.d.comb += [
-            of_row.read_row[0].eq(self.look_row),
+            of_row.read_row[0].eq(self.row),
             of_row.write_row.eq(self.row),
             of_row.write_valid.eq(self.begins | self.ends),
             of_row.write_value.eq(Mux(self.ends, walks - 1, walks + 1)),
-            self.may_begin.eq(~busy.all() & (at_head | ~(crowded | scarce | far)) & ~(in_vain & (tried_as_head | ~at_head))),
-            self.may_take.eq(enough | (at_head & any_free)),
+            group_free.eq(self._groups // 2 - Mux(self.sink_row, self.sink_groups, self.source_groups)),
+            self.may_begin.eq(~busy.all() & (at_head | ~(crowded | scarce | far)) & ~((self.shortage.groups != 0) & in_vain)),
+            self.may_take.eq((group_free > self._chain_groups) | (at_head & (group_free != 0))),
+            self.short.groups.eq(group_free + self.held),
             self.short.head.eq(at_head),
             self.idle.eq(~busy.any()),
         ]

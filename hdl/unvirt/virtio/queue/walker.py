@@ -134,7 +134,6 @@ class Walker(wiring.Component):
             drain.eq(self.drain | (self.row_drain.fetch & (state.row == self.row_drain.row))),
         ]
         free_walk = Signal()                        # the walk at hand ends
-        look_row = Signal(row_width(self._rows))    # of the chain at hand in the next cycle
         sink_row = Signal()
         length = saturated(desc.length)
 
@@ -147,8 +146,6 @@ class Walker(wiring.Component):
             store.order_row.eq(item.row),
             store.order_position.eq(item.position),
             self.config.row.eq(state.row),
-            look_row.eq(state.row),
-            admission.look_row.eq(look_row),
             admission.row.eq(state.row),
             admission.position.eq(state.position),
             admission.sink_row.eq(sink_row),
@@ -159,7 +156,7 @@ class Walker(wiring.Component):
             admission.held.eq(state.groups),
             admission.number.eq(walk),
             admission.ends.eq(free_walk),
-            self.head_row.eq(look_row),
+            self.head_row.eq(state.row),
             self.group_taken_sink.eq(sink_row),
             self.ready_rows.payload.eq(state.row),
             self.ends.payload.row.eq(state.row),
@@ -205,7 +202,6 @@ class Walker(wiring.Component):
         with m.FSM(name="walker"):
             with m.State("IDLE"):
                 m.d.sync += from_item.eq(self.items.valid)
-                m.d.comb += look_row.eq(walk_read.data.row)
                 with m.If(self.items.valid):
                     m.d.sync += [walk.eq(item.context), state.eq(walk_read.data), desc.eq(arrived)]
                     take_head()
@@ -252,7 +248,6 @@ class Walker(wiring.Component):
                 # What is known of the chain is looked up in this cycle.
                 m.next = "START"
             with m.State("START"):
-                m.d.comb += look_row.eq(waiting.chain.row)
                 m.d.sync += [
                     state.eq(0),
                     state.row.eq(waiting.chain.row),
@@ -262,7 +257,7 @@ class Walker(wiring.Component):
                 ]
                 m.next = "LOOK"
             with m.State("LOOK"):
-                # All that the decision takes is known in this cycle.
+                # The head position of this row and its walks are looked up in this cycle.
                 m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.next = "LOAD"
@@ -284,6 +279,7 @@ class Walker(wiring.Component):
 
             with m.State("STEP"):
                 flags = desc.flags
+                # The head position of this row is looked up in this cycle.
                 m.d.sync += [state.count.eq(state.count + 1),
                              state.ring_slots.eq(state.ring_slots + ~state.indirect)]
                 table = desc.length[4:]
