@@ -110,7 +110,7 @@ def _compile(text, config, folder, waves, mutants):
         "verilator", "--cc", "--exe", "--build", "-j", "2", "--top-module", "unvirt",
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
         "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
-        # What runs once, at power-on, is half of the text and not worth optimizing; and -O2 is no faster than -O1, but twice as long to build.
+        # What runs once, at power-on, is half of the text and not worth optimizing; -O2 is no faster than -O1, but takes half as long again to build.
         "-MAKEFLAGS", "OPT_FAST=-O1 OPT_GLOBAL=-O1 OPT_SLOW=-O0",
         "-CFLAGS", f"-std=c++20 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}"
         + (" -DUNVIRT_ENTROPY" if config.personality == "entropy" else "") + (" -DUNVIRT_WAVES" if waves else "")

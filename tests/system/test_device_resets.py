@@ -13,6 +13,7 @@ from unvirt_sim.driver.net import NetDriver
 from unvirt_sim.driver.spec import Status
 from unvirt_sim.link import LinkConfig
 from unvirt_sim.harness_host import run_driver as go
+from unvirt_sim.records import Seen
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))
 KINDS = ("virtio", "flr", "hot", "link", "power")
@@ -93,7 +94,10 @@ def test_traffic_after_reset(small, kind):
 @pytest.mark.parametrize("stalled", (False, True))
 @pytest.mark.parametrize("kind", KINDS)
 def test_reset_cuts_a_frame(small, kind, stalled):
-    """A reset in the middle of a frame on its way to the MAC, moving or held there, leaves nothing of it for the next one."""
+    """A reset in the middle of a frame on its way to the MAC, moving or held there, leaves nothing of it for the next one.
+
+    Of one that comes in meanwhile a reset of the chip leaves nothing either.
+    """
     simulation, host = small(seed=SEED)
     driver = go(NetDriver.find(host))
     go(driver.start(queue_size=32, interrupts="poll"))
@@ -101,6 +105,8 @@ def test_reset_cuts_a_frame(small, kind, stalled):
     simulation.run(400)
     assert not simulation.take_frames(), "the frame left before the reset"
     simulation.mac_stalled = stalled
+    simulation.record()
+    simulation.send_frame(bytes(1500))
     simulation.run(20)
     if kind == "virtio":
         simulation.mac_stalled = False
@@ -110,6 +116,8 @@ def test_reset_cuts_a_frame(small, kind, stalled):
     simulation.run(2000)
     left = [(len(frame) < 1500, aborted) for _, frame, aborted in simulation.take_frames()]
     assert left == ([] if kind == "power" else [(True, True)]), "a frame cut off is not marked, or outlived the chip it was in"
+    came = [record for record in simulation.records() if record.kind == Seen.FRAME_IN]
+    assert len(came) == (kind != "power")
     work(simulation, host, SEED)
 
 

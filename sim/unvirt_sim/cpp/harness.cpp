@@ -206,7 +206,7 @@ struct Sim {
         dut.mac_tx_tready = mac_ready;
         uint8_t data[kLanes], keep[(kLanes + 7) / 8];
         bool last = false, bad = false;
-        bool arriving = mac.receive<kLanes>(host, data, keep, &last, &bad);
+        bool arriving = !dut.rst && mac.receive<kLanes>(host, data, keep, &last, &bad);
         dut.mac_rx_tvalid = arriving;
         if (arriving) {
             std::memcpy(&dut.mac_rx_tdata, data, kLanes);

@@ -41,8 +41,12 @@ public:
         }
     }
 
-    // A reset of the whole chip: the frame under way is lost with the MAC it was in.
-    void reset() { frame_.clear(); held_ = false; }
+    // A reset of the whole chip: frames under way, either way, are lost with the MAC they were in.
+    void reset() {
+        frame_.clear();
+        held_ = false;
+        if (sent_) { sent_ = 0; to_device.pop_front(); }
+    }
 
     // The next beat for the device, if one is due.
     template <unsigned Lanes>

@@ -33,8 +33,7 @@ class RowReset(wiring.Component):
     Members
     -------
     config : ``Out(QueueConfigPort)``
-        Every row is looked at in turn, one a cycle: whether it is ``in_reset``, and so not enabled. The one behind a row that is reset is looked at
-        all the while.
+        Every row is looked at in turn, one a cycle, also while one is reset: whether it is ``in_reset``, and so not enabled.
     seen_row : ``Out(row)``
         Whose configuration is there.
     drain : ``Out(RowDrain)``
@@ -70,7 +69,7 @@ class RowReset(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         row, following = Signal(row_width(self._rows)), Signal(row_width(self._rows))
-        m.d.comb += [following.eq(row + 1), self.config.row.eq(following)]
+        m.d.comb += self.config.row.eq(following)
         m.d.sync += self.seen_row.eq(following)
         rest = Signal(range(self._settle + 1))
         fetch, services, notify = Signal(), Signal(), Signal()
@@ -93,7 +92,7 @@ class RowReset(wiring.Component):
                 m.d.sync += [level.eq(1) for level in levels]
                 m.next = following
 
-        with m.FSM(name="row_reset"):
+        with m.FSM(name="row_reset") as fsm:
             with m.State("IDLE"):
                 # Between two rows all levels fall, for a cycle at least: the stages forget the first one.
                 m.d.sync += [fetch.eq(0), services.eq(0), notify.eq(0), row.eq(following)]
@@ -124,4 +123,6 @@ class RowReset(wiring.Component):
                 m.d.comb += self.done.valid.eq(1)
                 with m.If(self.done.ready | self.cleared):
                     m.next = "IDLE"
+        # Rows are taken up again behind the one that was reset: each has its turn.
+        m.d.comb += following.eq(Mux(fsm.ongoing("IDLE"), row, self.seen_row) + 1)
         return m
