@@ -182,10 +182,10 @@ class Receive(wiring.Component):
         if self._config.queue_pairs == 1:
             m.d.comb += [steered.valid.eq(whole.valid), steered.payload.place.eq(whole.payload), whole.ready.eq(steered.ready)]
             return steered
-        # On the way of three cycles there may be three frames; places are kept for them.
-        m.d.comb += whole.ready.eq(places.level < places.depth - 4)
+        # On the way of two cycles there may be two frames; places are kept for them.
+        m.d.comb += whole.ready.eq(places.level < places.depth - 3)
         valid, place = whole.valid, whole.payload
-        for number in range(3):
+        for number in range(2):
             later, later_place = Signal(name=f"steered_{number}"), Signal(place.shape(), name=f"steered_place_{number}")
             m.d.sync += [later.eq(valid & whole.ready if number == 0 else valid), later_place.eq(place)]
             valid, place = later, later_place

@@ -86,9 +86,14 @@ class FlowHash(wiring.Component):
 class Steering(wiring.Component):
     """Remembers on which queue pair each of 256 flows was last sent, and tells where a received frame goes.
 
+        frames sent --> sent: the pair of each flow --> wanted --> enabled? --> goes: where frames of each flow go --> rx_pair
+                          a flow that was sent, or else the next in turn: one a cycle
+
     A flow that was not sent since ``drain``, or on a pair beyond ``pairs``, is spread evenly. What would go to a receive queue that is not enabled,
-    for it is in reset, goes to another, the same for all as long as that is enabled. **Latency**: ``rx_pair`` is that of a frame three cycles
-    after its last beat. While ``drain``, and 256 cycles after, everything is forgotten.
+    for it is in reset, goes to another, the same for all as long as that is enabled. **Latency**: ``rx_pair`` is that of a frame two cycles
+    after its last beat. A frame sent counts for frames that end five cycles after it or later; a change of ``pairs``, or of a queue, for those that
+    end 260 cycles later, or one more for each frame sent meanwhile. Until then what would go beyond ``pairs`` goes to pair 0. While ``drain``, and
+    256 cycles after, what was sent is forgotten.
 
     Parameters
     ----------
@@ -129,38 +134,54 @@ class Steering(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tx_hash = tx_hash = FlowHash(data_width=self._data_width)
-        m.submodules.rx_hash = rx_hash = FlowHash(data_width=self._data_width)
-        bits = len(self.tx_pair)
-        m.submodules.table = table = memory.Memory(shape=1 + bits, depth=1 << _HASH, init=[])
-        write, read = table.write_port(), table.read_port()
-        forget = Signal(_HASH)
-        forgetting = Signal(init=1)
-        ended, pair = Signal(), Signal.like(self.tx_pair)
-        flow = Signal(_HASH)
-        m.d.sync += [ended.eq(self.tx_valid & self.tx.last), pair.eq(self.tx_pair), flow.eq(rx_hash.flow)]
-        with m.If(self.drain):
-            m.d.sync += [forgetting.eq(1), forget.eq(0)]
-        with m.Elif(forgetting):
-            m.d.sync += [forget.eq(forget + 1), forgetting.eq(forget != 255)]
-        remembered = read.data[1:]
-        wanted, spread = Signal.like(self.rx_pair), Signal.like(self.rx_pair)
-        last_wanted, last_flow = Signal.like(wanted), Signal(_HASH)
+        m.submodules.hash = rx_hash = FlowHash(data_width=self._data_width)
+        m.submodules.goes = goes = memory.Memory(shape=self.rx_pair.shape(), depth=1 << _HASH, init=[])
+        write, read = goes.write_port(), goes.read_port()
+        flow, wanted = self._elaborate_sent(m)
         enabled, other_enabled, other = self._elaborate_enabled(m, wanted)
-        m.d.sync += [last_wanted.eq(wanted), last_flow.eq(flow)]
+        last_flow, last_wanted = Signal.like(flow), Signal.like(wanted)
+        m.d.sync += [last_flow.eq(flow), last_wanted.eq(wanted)]
         m.d.comb += [
-            tx_hash.valid.eq(self.tx_valid), tx_hash.beat.eq(self.tx),
+            write.en.eq(1), write.addr.eq(last_flow), write.data.eq(Mux(enabled | ~other_enabled, last_wanted, other)),
             rx_hash.valid.eq(self.rx_valid), rx_hash.beat.eq(self.rx),
-            write.addr.eq(Mux(forgetting, forget, tx_hash.flow)),
-            write.data.eq(Mux(forgetting, 0, Cat(C(1, 1), pair))),
-            write.en.eq(forgetting | ended),
             read.addr.eq(rx_hash.flow),
-            wanted.eq(Mux(read.data[0] & (remembered < self.pairs), remembered, (flow * self.pairs) >> _HASH)),
             # Pairs may have become fewer since.
-            spread.eq((last_flow * self.pairs) >> _HASH),
-            self.rx_pair.eq(Mux(enabled & (last_wanted < self.pairs), last_wanted, Mux(other_enabled, other, spread))),
+            self.rx_pair.eq(Mux(read.data < self.pairs, read.data, 0)),
         ]
         return m
+
+    def _elaborate_sent(self, m):
+        """Remember frames sent; return a flow, another in each cycle, and the pair its frames should go to."""
+        m.submodules.tx_hash = tx_hash = FlowHash(data_width=self._data_width)
+        m.submodules.sent = sent = memory.Memory(shape=1 + len(self.tx_pair), depth=1 << _HASH, init=[])
+        write, read = sent.write_port(), sent.read_port()
+        turn, forgotten = Signal(_HASH), Signal(range((1 << _HASH) + 1))
+        forgetting = Signal()
+        ended, pair = Signal(), Signal.like(self.tx_pair)
+        written, looked_up, flow = Signal(_HASH), Signal(_HASH), Signal(_HASH)
+        valid, remembered, wanted = Signal(), Signal.like(pair), Signal.like(pair)
+        m.d.comb += [
+            forgetting.eq(~forgotten[-1]),
+            tx_hash.valid.eq(self.tx_valid), tx_hash.beat.eq(self.tx),
+            write.addr.eq(Mux(ended & ~forgetting, tx_hash.flow, turn)),
+            write.data.eq(Mux(forgetting, 0, Cat(C(1, 1), pair))),
+            write.en.eq(forgetting | ended),
+            # What was written in the cycle before is what is read: the last to be written of a flow is the last to be looked up.
+            read.addr.eq(written),
+            Cat(valid, remembered).eq(read.data),
+        ]
+        m.d.sync += [
+            ended.eq(self.tx_valid & self.tx.last), pair.eq(self.tx_pair),
+            written.eq(write.addr), looked_up.eq(written), flow.eq(looked_up),
+            wanted.eq(Mux(valid & (remembered < self.pairs), remembered, (looked_up * self.pairs) >> _HASH)),
+        ]
+        with m.If(self.drain):
+            m.d.sync += forgotten.eq(0)
+        with m.Elif(forgetting):
+            m.d.sync += forgotten.eq(forgotten + 1)
+        with m.If(~ended | forgetting):
+            m.d.sync += turn.eq(turn + 1)
+        return flow, wanted
 
     def _elaborate_enabled(self, m, wanted):
         """Return whether the queue of the pair ``wanted`` in the cycle before is enabled, whether some other one is, and which."""
