@@ -21,6 +21,7 @@ from amaranth.lib.wiring import In, Out
 from .device import VirtioNetDevice
 from .entropy.spec import ENTROPY_WIDTH
 from .entropy_device import VirtioEntropyDevice
+from .initial_values import clear_memories, drop_clearing
 from .virtio.spec import FEATURE_BITS
 
 __all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "run_yosys", "write_atomically", "write_files"]
@@ -146,8 +147,8 @@ def generate(config, attachment="raw", mac="axis", *, top="unvirt", cache=True):
         raise ValueError(f"Attachment must be raw, not {attachment!r}")
     if mac != "axis":
         raise ValueError(f"MAC interface must be axis, not {mac!r}")
-    text = rtlil.convert(FlatTop(config), name=top, emit_src=False)
-    return synthesizable(text, top=top, cache=cache)
+    text = drop_clearing(rtlil.convert(FlatTop(config), name=top, emit_src=False))
+    return clear_memories(synthesizable(text, top=top, cache=cache))
 
 
 def synthesizable(text, *, top, cache=True):

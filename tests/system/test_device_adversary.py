@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A driver that breaks every rule it can: no stray access, no hang, and a reset cures all."""
 
+import functools
 from collections import Counter
 
 import hypothesis
@@ -82,9 +83,15 @@ def episodes(make, count, packed, events, *, number=None, **options):
     return done
 
 
+@functools.cache
+def library():
+    """Build (or find) the small device, once for all episodes."""
+    return build_library(preset("minimal").with_options(completion_timeout=TIMEOUT))
+
+
 def make(*, link, seed):
     """Return a small device that has settled, and its host."""
-    simulation = Simulation(build_library(preset("minimal").with_options(completion_timeout=TIMEOUT)), link=link, seed=seed, random_init=True)
+    simulation = Simulation(library(), link=link, seed=seed, random_init=True)
     simulation.run(3000)
     return simulation, HarnessHost(simulation)
 

@@ -5,7 +5,8 @@ import random
 
 import pytest
 from link_records import hits
-from test_device_multiqueue import OPTIONS, PAIRS, arrive, fill, flow
+from settings import PAIRS, several_pairs
+from test_device_multiqueue import arrive, fill, flow
 
 from unvirt_sim.driver.buffers import ScatterBuffer
 from unvirt_sim.driver.net import COALESCING, MULTIQUEUE, PACKED, WANTED, NetDriver
@@ -18,7 +19,7 @@ TX = 1
 
 
 def start(device, wanted):
-    simulation, host = device("default", **OPTIONS)
+    simulation, host = device("default", **several_pairs())
     driver = go(NetDriver.find(host))
     go(driver.start(wanted=wanted, queue_size=32, interrupts="poll", pairs=PAIRS if wanted & MULTIQUEUE else 1))
     simulation.run(2000)
@@ -29,7 +30,7 @@ def start(device, wanted):
 @pytest.mark.parametrize("wanted", TWO.values(), ids=TWO)
 def test_no_control_queue_without_its_feature(device, wanted, index):
     """Without CTRL_VQ neither queue that may be the control queue with it reads or answers a command. Covers: NET-VQ-03"""
-    simulation, host = device("default", **OPTIONS)
+    simulation, host = device("default", **several_pairs())
     driver = go(NetDriver.find(host))
     rng = random.Random(index)
     go(driver.device.negotiate(wanted))

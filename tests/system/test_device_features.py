@@ -6,8 +6,8 @@ import os
 import random
 
 import pytest
+from settings import several_pairs
 
-from test_device_multiqueue import OPTIONS
 from unvirt_sim.driver.device import VirtioDevice
 from unvirt_sim.driver.pairwise import combinations, combined, legal_pairs, pairs_of
 from unvirt_sim.driver.spec import DEPENDENCIES, Feature, dependencies_met, mask, names
@@ -22,7 +22,7 @@ WORDS = combinations(FEATURES, SEED)
 
 def test_all_that_is_offered_is_combined(device):
     """The features combined here are those that the device offers, beside VERSION_1, which it must have."""
-    _, host = device("default", seed=SEED, **OPTIONS)
+    _, host = device("default", seed=SEED, **several_pairs())
     found = go(VirtioDevice.find(host))
     go(found.start_negotiation())
     assert names(go(found.offered())) == names(mask(F.VERSION_1, *FEATURES))
@@ -57,5 +57,5 @@ def test_combination(device, number, preset):
     """Frames both ways, commands and resets of queues with the features of one word, waiting in each way that there is in turn."""
     word, interrupts = WORDS[number] | mask(F.VERSION_1), ("msix", "shared", "poll", "intx")[number % 4]
     print(interrupts, *names(word))
-    _, host = device(preset, seed=SEED, **OPTIONS)
+    _, host = device(preset, seed=SEED, **several_pairs(preset))
     go(combined(host, SEED, word, interrupts=interrupts))

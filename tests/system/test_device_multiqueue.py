@@ -9,6 +9,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from settings import PAIRS, several_pairs
 
 from unvirt_sim.driver.net import IN_ORDER, MULTIQUEUE, PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, NetConfig, mask
@@ -16,13 +17,11 @@ from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 from unvirt_sim.records import Seen
 
-PAIRS = 4
-OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 16}
 RINGS = {"split": WANTED | MULTIQUEUE, "packed": PACKED | MULTIQUEUE | IN_ORDER}
 
 
 def start(device, pairs=PAIRS, wanted=RINGS["split"], preset="default", **options):
-    simulation, host = device(preset, **OPTIONS, **options)
+    simulation, host = device(preset, **several_pairs(preset), **options)
     driver = go(NetDriver.find(host))
     go(driver.start(wanted=wanted, queue_size=32, interrupts="poll", pairs=pairs))
     return simulation, host, driver
@@ -92,7 +91,7 @@ def test_commands_without_multiqueue(device):
 def test_multiqueue_needs_the_control_queue(device):
     """MQ is refused without CTRL_VQ. Covers: NET-FEAT-12"""
     from unvirt_sim.driver.device import FeaturesRefused, VirtioDevice
-    _, host = device("default", **OPTIONS)
+    _, host = device("default", **several_pairs())
     found = go(VirtioDevice.find(host))
     go(found.start_negotiation())
     with pytest.raises(FeaturesRefused):

@@ -5,7 +5,7 @@ import os
 import random
 
 import pytest
-from settings import TIMEOUT
+from settings import PAIRS, TIMEOUT, several_pairs
 
 from unvirt_sim.driver.device import VirtioDevice
 from unvirt_sim.driver.net import COALESCING, IN_ORDER, MULTIQUEUE, PACKED, TX_VECTOR, WANTED, NetDriver
@@ -14,14 +14,12 @@ from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))
-PAIRS = 4
-OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 16}
 RINGS = {"split": WANTED, "split flags": WANTED & ~mask(Feature.EVENT_IDX), "packed": PACKED, "packed in order": PACKED | IN_ORDER}
 SIZES = (14, 60, 61, 200, 700, 1514)
 
 
 def start(device, wanted, preset="default", pairs=PAIRS, interrupts="poll", queue_size=32, link=None, **options):
-    options = {**OPTIONS, **options} if pairs > 1 else options
+    options |= several_pairs(preset) if pairs > 1 else {}
     simulation, host = device(preset, link=link, **options)
     driver = go(NetDriver.find(host, seed=SEED))
     go(driver.start(wanted=wanted | (MULTIQUEUE if pairs > 1 else 0), queue_size=queue_size, interrupts=interrupts, pairs=pairs))
@@ -160,8 +158,7 @@ def test_while_the_others_run(device, wanted, preset):
     """
     print(f"seed {SEED}")
     rng = random.Random(f"queue reset {preset} {SEED}")
-    simulation, _, driver = start(device, wanted, preset, queue_size=64, link=LinkConfig(latency=120, latency_spread=100),
-                                  **({"queue_window": 64} if preset == "wide" else {}))
+    simulation, _, driver = start(device, wanted, preset, queue_size=64, link=LinkConfig(latency=120, latency_spread=100))
     pairs = [Pair(driver.pair(number), number, rng) for number in range(PAIRS)]
     seen = {number: [] for number in range(PAIRS)}
     given_up = 0

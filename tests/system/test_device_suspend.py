@@ -6,7 +6,7 @@ import random
 
 import pytest
 from resets import reset
-from settings import RINGS, TIMEOUT
+from settings import PAIRS, RINGS, TIMEOUT, several_pairs
 from traffic import shape
 
 from unvirt_sim.driver import Element
@@ -16,8 +16,6 @@ from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))
-PAIRS = 4
-OPTIONS = {"queue_pairs": PAIRS, "rows": 16, "msix_vectors": 12, "queue_window": 16}
 SIZES = (14, 60, 61, 200, 700, 1514)
 RUNNING, SUSPENDED = 0x0F, 0x1B
 NUMBER = 8
@@ -333,7 +331,7 @@ def test_with_queues_in_reset(device, wanted):
     Covers: CORE-SUSP-05, CORE-SUSP-08
     """
     rng = generator("queue reset")
-    simulation, host = device("default", link=LinkConfig(latency=150, latency_spread=100), **OPTIONS)
+    simulation, host = device("default", link=LinkConfig(latency=150, latency_spread=100), **several_pairs())
     driver = start(host, wanted | MULTIQUEUE, pairs=PAIRS, queue_size=32)
     registers = driver.device
     for _ in range(16):
@@ -367,7 +365,7 @@ def test_with_queues_in_reset(device, wanted):
 def test_with_commands(device):
     """A command that waits for received frames to be where they belong ends, although frames are dropped from then on. Covers: CORE-SUSP-11"""
     rng = generator("commands")
-    simulation, host = device("default", **OPTIONS)
+    simulation, host = device("default", **several_pairs())
     driver = start(host, WANTED | MULTIQUEUE, pairs=PAIRS, queue_size=32)
     queue, under_way = driver.control.queue, 0
     for episode in range(20):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from settings import ANY_LENGTH, RINGS
+from settings import ANY_LENGTH, RINGS, several_pairs
 from traffic import SHORT, SIZES, Traffic, seeded
 
 from unvirt_sim.driver.net import WANTED, NetDriver
@@ -62,7 +62,7 @@ def test_large_frames_in_merged_buffers(device, preset):
 @pytest.mark.parametrize("width", [32, 128, 512])
 def test_every_width(device, width):
     """The widths between and beyond the presets carry traffic too."""
-    traffic(device, "default", LINKS["stalls"], data_width=width, sizes=SIZES)
+    traffic(device, "default", LINKS["stalls"], data_width=width, sizes=SIZES, **(several_pairs() if width in (32, 512) else {}))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 256])

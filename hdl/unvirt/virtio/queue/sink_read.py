@@ -139,7 +139,7 @@ class ByteReader(wiring.Component):
         turn = Signal(lane_bits)
         kept = Signal(lanes)                   # lanes of a beat that are those of the older word
         held = Signal(self._data_width, reset_less=True)
-        header = Signal(beat.header.shape(), reset_less=True)
+        address, length = Signal.like(beat.header.address, reset_less=True), Signal.like(beat.header.length, reset_less=True)
         arrived_first, arrived_last, arrived_ends = Signal(), Signal(), Signal()
         arrived_empty = Signal.like(beat.empty)
         rotated = Signal(self._data_width)
@@ -153,14 +153,15 @@ class ByteReader(wiring.Component):
                 arrived_empty.eq(Mux(last_word, (lanes - now.length)[:len(arrived_empty)], 0)),
             ]
         with m.If(ask & ~self.reading):
-            m.d.sync += [header.address.eq(command.address), header.length.eq(command.length)]
+            m.d.sync += [address.eq(command.address), length.eq(command.length)]
         with m.If(arrived):
             m.d.sync += held.eq(rotated)
         m.d.comb += [
             rotated.eq(rotate_right(m, self.read_data, turn)),
             output.i.valid.eq(arrived_beat),
             output.i.payload.ends_chain.eq(arrived_ends),
-            beat.header.eq(header),
+            beat.header.address.eq(address),
+            beat.header.length.eq(length),
             beat.first.eq(arrived_first),
             beat.last.eq(arrived_last),
             beat.empty.eq(arrived_empty),
