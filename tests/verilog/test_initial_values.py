@@ -4,12 +4,11 @@
 import re
 
 from amaranth import *
-from amaranth.back import rtlil
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from unvirt.initial_values import clear_memories, drop_clearing, without_initial_values
-from unvirt.verilog import synthesizable
+from unvirt.verilog import synthesizable, to_rtlil
 
 
 class Cells(wiring.Component):
@@ -33,7 +32,7 @@ class Cells(wiring.Component):
 
 
 def text():
-    return clear_memories(synthesizable(drop_clearing(rtlil.convert(Cells(), name="cells", emit_src=False)), top="cells", cache=False))
+    return clear_memories(synthesizable(drop_clearing(to_rtlil(Cells(), "cells")), top="cells"))
 
 
 def declared(verilog):

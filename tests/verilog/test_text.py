@@ -25,7 +25,7 @@ PRINT_HASH = """
 import hashlib
 from unvirt.config import preset
 from unvirt.verilog import generate
-print(hashlib.sha256(generate(preset("minimal"), cache=False).encode()).hexdigest())
+print(hashlib.sha256(generate(preset("minimal")).encode()).hexdigest())
 """
 
 WAIVED = ("DECLFILENAME", "UNUSEDSIGNAL", "UNUSEDPARAM", "WIDTHEXPAND", "WIDTHTRUNC", "PROCASSINIT", "CASEINCOMPLETE", "VARHIDDEN",

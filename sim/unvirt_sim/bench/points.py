@@ -82,8 +82,9 @@ class Point:
 
     @property
     def packets(self):
-        """How many packets make a steady state: fewer if they are long."""
-        return max(40, (400 if self.quick else 1500) * 64 // max(64, self.frame // 2), 8 * (self.queues if self.queues > 1 else 0))
+        """How many packets make a steady state: fewer if they are long, but more than the device takes in before the first has left."""
+        least = 40 if self.quick else 160
+        return max(least, (400 if self.quick else 1500) * 64 // max(64, self.frame // 2), 8 * (self.queues if self.queues > 1 else 0))
 
 
 def choose(*, widths=tuple(WIDTHS), extent="usual", seed=1):

@@ -14,7 +14,7 @@ from cocotb_tools.runner import get_runner
 from unvirt.verilog import generate, port_manifest
 
 from ..build import BuildError, verilator_environment
-from ..cache import locked
+from ..cache import cache_folder, locked
 from .pins import build_pins
 
 __all__ = ["SIMULATORS", "BenchFailed", "run_bench"]
@@ -46,7 +46,7 @@ def _build(simulator, config, folder, verilog):
         if shutil.which(tool) is None:
             raise BuildError(f"{tool} is needed to simulate with {simulator} and was not found; install it "
                              f"(Debian: apt-get install {package})")
-    text = verilog if verilog is not None else generate(config)
+    text = verilog if verilog is not None else generate(config, cache=cache_folder() / "rtl")
     digest = hashlib.sha256(text.encode() + repr(_ARGUMENTS).encode()).hexdigest()[:20]
     place = Path(folder).resolve() / f"{simulator}-{config.data_width}-{digest}"
     if (place / "built").exists():
