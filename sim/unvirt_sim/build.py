@@ -137,7 +137,8 @@ def _shared_objects(base, made, defines, waves):
     """Return where objects are kept that models have in common, ``{name: path}``: Verilator's library; the harness, by what it sees of the model."""
     kept = base / "objects"
     kept.mkdir(exist_ok=True)
-    library = _fingerprint(version("verilator"), waves)
-    harness = _fingerprint(version("verilator"), defines, files=[made / "Vunvirt.h", *_SOURCES.iterdir()])
+    flags = Path(__file__)
+    library = _fingerprint(version("verilator"), waves, files=[flags])
+    harness = _fingerprint(version("verilator"), defines, files=[flags, made / "Vunvirt.h", *_SOURCES.iterdir()])
     names = ["verilated", "verilated_threads", *(["verilated_vcd_c"] if waves else [])]
     return {name: kept / f"{name}-{library}.o" for name in names} | {"harness": kept / f"harness-{harness}.o"}

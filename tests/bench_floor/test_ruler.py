@@ -112,9 +112,6 @@ def test_reads_in_flight_follow_the_latency(library, seed):
 
 @pytest.mark.parametrize("frame", [1500, 9000])
 def test_long_frames_reach_a_steady_state(frame):
-    """There are more packets than the device takes in at first, so that reads of the ring are seen among them and the limit knows their batches.
-
-    Where the count begins, frames may wait in the device that were read before: half a percent of the window.
-    """
+    """There are more packets than the device takes in at first, so that reads of the ring are seen among them and the limit knows their batches."""
     (row,) = measure(Point(kind="throughput", width=256, frame=frame)).rows
-    assert 0.99 * row.limit < row.value < 1.03 * row.limit
+    assert row.limit <= row.value < 1.03 * row.limit

@@ -56,3 +56,10 @@ def test_left_open():
     memories, registers = declared(without_initial_values(text()))
     assert sorted(block.count("= 8'h") for block in memories) == [0, 8] and "" in memories
     assert registers == ["", "", ""]
+
+
+def test_a_device_is_left_open(verilog):
+    """Of a whole device nothing keeps an initial value: it has no memory that holds something at first."""
+    assert "initial begin : clear_" in verilog and re.search(r"^ *reg .*= ", verilog, re.MULTILINE)
+    left = without_initial_values(verilog)
+    assert not re.search(r"\binitial\b", left) and not re.search(r"^ *reg .*=", left, re.MULTILINE)

@@ -6,7 +6,7 @@ At the batches that the device was seen to make, each packet costs at least thes
 * of a split ring: ring entries and descriptors in as few reads as MRRS allows, once per batch of entries; the available index once per
   batch that the driver published, and once more after each re-arming of notifications, but not more often than was seen;
 * of a packed ring: descriptors in as many reads as were seen, those after re-arming among them;
-* the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them;
+* the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them, or in reads for which it needs fewer;
 * used elements in one write per burst (MPS) and the used index; used descriptors from the second half of a burst's first to its end;
 * what is moved in batches, in batches of the whole sizes that cost least, of all that have the mean that was seen;
 * reads of the suppression state, re-arming, doorbells and messages as they were seen.
@@ -37,11 +37,11 @@ class Limit:
     batch: float               # packets from used index to used index, of the direction with fewer
 
 
-def _pieces(address, size, most):
-    """Cut an access at ``most`` bytes and at pages; return (address, size) of each piece."""
+def _pieces(address, size, most, boundary=PAGE):
+    """Cut an access at ``most`` bytes and at multiples of ``boundary``; return (address, size) of each piece."""
     out = []
     while size:
-        part = min(size, most, PAGE - address % PAGE)
+        part = min(size, most, boundary - address % boundary)
         out.append((address, part))
         address, size = address + part, size - part
     return out
@@ -71,12 +71,20 @@ class Cost:
         self.beats[way] += rate * beats(kind, address, size, self.width)
 
     def read(self, size, rate=1.0, address=0):
-        for place, part in _pieces(address, size, MRRS):
-            self.add(Seen.UP_READ, part, rate)
-            padding = place & 3        # to the DW in which the first byte lies
-            for answer in _completions(place, part, self.boundary):
-                self.add(Seen.DOWN_COMPLETION, padding + answer, rate)
-                padding = 0
+        """Add a read. Each figure for itself is that of the cut in which it is least: as few requests as MRRS allows, or requests that end at its
+        multiples, which the host answers in fewer completions."""
+        cuts = []
+        for boundary in (PAGE, MRRS):
+            cuts.append(cut := Cost(self.width, self.boundary))
+            for place, part in _pieces(address, size, MRRS, boundary):
+                cut.add(Seen.UP_READ, part)
+                padding = place & 3        # to the DW in which the first byte lies
+                for answer in _completions(place, part, self.boundary):
+                    cut.add(Seen.DOWN_COMPLETION, padding + answer)
+                    padding = 0
+        for name in ("bytes", "beats"):
+            for way in ("up", "down"):
+                getattr(self, name)[way] += rate * min(getattr(cut, name)[way] for cut in cuts)
 
     def write(self, size, rate=1.0, address=0):
         for place, part in _pieces(address, size, MPS):
