@@ -6,7 +6,8 @@ At the batches that the device was seen to make, each packet costs at least thes
 * of a split ring: ring entries and descriptors in as few reads as MRRS allows, once per batch of entries; the available index once per
   batch that the driver published, and once more after each re-arming of notifications, but not more often than was seen;
 * of a packed ring: descriptors in as many reads as were seen, those after re-arming among them;
-* the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them, or in reads for which it needs fewer;
+* the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them; or cut at multiples of these, if that
+  costs less;
 * used elements in one write per burst (MPS) and the used index; used descriptors from the second half of a burst's first to its end;
 * what is moved in batches, in batches of the whole sizes that cost least, of all that have the mean that was seen;
 * reads of the suppression state, re-arming, doorbells and messages as they were seen.
@@ -71,24 +72,30 @@ class Cost:
         self.beats[way] += rate * beats(kind, address, size, self.width)
 
     def read(self, size, rate=1.0, address=0):
-        """Add a read. Each figure for itself is that of the cut in which it is least: as few requests as MRRS allows, or requests that end at its
-        multiples, which the host answers in fewer completions."""
+        """Add a read, in the cuts in which it costs least."""
+        def request(cut, place, part):
+            cut.add(Seen.UP_READ, part)
+            padding = place & 3            # to the DW in which the first byte lies
+            for answer in _completions(place, part, self.boundary):
+                cut.add(Seen.DOWN_COMPLETION, padding + answer)
+                padding = 0
+        self._least(size, rate, address, MRRS, request)
+
+    def write(self, size, rate=1.0, address=0):
+        """Add a write, in the cuts in which it costs least."""
+        self._least(size, rate, address, MPS, lambda cut, place, part: cut.add(Seen.UP_WRITE, part, address=place))
+
+    def _least(self, size, rate, address, most, tlp):
+        """Add an access. Each figure for itself is that of the cut in which it is least: as few TLPs as ``most`` allows, or TLPs that end at its
+        multiples, which need fewer completions and fill their beats better."""
         cuts = []
-        for boundary in (PAGE, MRRS):
+        for boundary in (PAGE, most):
             cuts.append(cut := Cost(self.width, self.boundary))
-            for place, part in _pieces(address, size, MRRS, boundary):
-                cut.add(Seen.UP_READ, part)
-                padding = place & 3        # to the DW in which the first byte lies
-                for answer in _completions(place, part, self.boundary):
-                    cut.add(Seen.DOWN_COMPLETION, padding + answer)
-                    padding = 0
+            for place, part in _pieces(address, size, most, boundary):
+                tlp(cut, place, part)
         for name in ("bytes", "beats"):
             for way in ("up", "down"):
                 getattr(self, name)[way] += rate * min(getattr(cut, name)[way] for cut in cuts)
-
-    def write(self, size, rate=1.0, address=0):
-        for place, part in _pieces(address, size, MPS):
-            self.add(Seen.UP_WRITE, part, rate, place)
 
     def batches(self, move, mean, size):
         """Add what a packet costs that is one of ``mean`` in a ``read`` or ``write``, ``size`` giving the bytes for a number of packets.
