@@ -78,8 +78,10 @@ class SchedulerSpec(Elaboratable):
             return port.data
 
         # What each look-up shows is what the memory holds now.
-        looked_up = [(cells, port.data, at, valid) for cells in (flags.submodules.set_bits, flags.submodules.clear_bits)
-                     for port, at, valid in zip(cells.read_ports, (set_row, test_row), (ready, ready | sweeping))]
+        by_set, by_test = (set_row, ready), (test_row, ready | sweeping)
+        looked_up = [(cells, port.data, at, valid)
+                     for cells, sides in ((flags.submodules.set_bits, (by_test, by_set)), (flags.submodules.clear_bits, (by_set, by_test)))
+                     for port, (at, valid) in zip(cells.read_ports, sides)]
         m.d.comb += [Assert(~valid | (shown == cell(cells, at))) for cells, shown, at, valid in looked_up]
         # The sweep clears in the cycle after the one in which it looks.
         m.d.comb += [Assert(~sweeping | (test_row == swept - 1)), Assert(ready | (sweeping == (swept != 0)))]

@@ -31,8 +31,7 @@ _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 _TOP = "top"
 _WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {MODULE}; "
           f"synth_ecp5 -top {_TOP} -json whole.part.json")
-_BY_MODULE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; "
-              f"synth_ecp5 -top {_TOP} -noflatten -json modules.part.json")
+_BY_MODULE = "read_rtlil design.il; hierarchy -check -top {top}; synth_ecp5 -top {top} -noflatten -json {name}.part.json"
 _CORE = f"read_json whole.json; delete {_TOP}; write_verilog -noattr core.part.v"
 
 
@@ -113,8 +112,9 @@ def measure(config, folder="build/synth", *, say=lambda step, text: None):
         _step(folder, f"{name}.json", [yosys, "-p", script], f"{name}.log", say, label)
         say(label, None)
 
+    by_module = _BY_MODULE.format(top=_TOP, name="modules")
     with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(synthesise, "whole", _WHOLE, "synthesise"), pool.submit(synthesise, "modules", _BY_MODULE, "by module")]:
+        for job in [pool.submit(synthesise, "whole", _WHOLE, "synthesise"), pool.submit(synthesise, "modules", by_module, "by module")]:
             job.result()
     return Figures(
         rows=config.rows, width=config.data_width, whole=_core_tree(folder, "whole").total, tree=_core_tree(folder, "modules"),
@@ -135,14 +135,23 @@ def core_netlist(config, folder="build/synth"):
     return folder / "core.v"
 
 
-def area_by_module(config, folder="build/synth"):
-    """Synthesise a device with its hierarchy kept and return its core, what :func:`measure` calls ``tree``.
+def area_by_module(config, folder="build/synth", *, part):
+    """Synthesise a part of a device with its hierarchy kept and return its tree, as it is in what :func:`measure` calls ``tree``.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+    folder : Path
+    part : str
+        Where the part is in the device, such as ``"core.engine"``.
 
     Raises
     ------
     ToolMissing, ToolFailed
     """
-    return _core_tree(_synthesise(config, folder, "modules", _BY_MODULE), "modules")
+    module = f"{MODULE}.{part}"
+    folder = _synthesise(config, folder, part, _BY_MODULE.format(top=module, name=part))
+    return read_hierarchy(folder / f"{part}.json", module)
 
 
 def _core_tree(folder, run):

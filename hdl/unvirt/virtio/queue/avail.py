@@ -141,7 +141,7 @@ class AvailController(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1)
+        m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1, settled=True)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         # What the newest doorbell of each row told.
         m.submodules.hints = hints = RowMemory(data.StructLayout({"there": 1, "index": 16}), rows=self._rows, readers=1)

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from ...stream.fifo import MemoryList, Queue
+from ...stream.ram import read_settled, settled_memory
 from ..contract import row_width
 
 __all__ = ["RowCount", "RowFlags", "RowList", "RowMemory", "Sweep", "connect_sweep"]
@@ -34,7 +35,7 @@ class RowMemory(wiring.Component):
     """One value per row, one writer, several synchronous readers.
 
     A read shows the value of the cycle in which the row was presented, in the next cycle; a write in
-    that same cycle is seen (the memory is transparent). Rows hold zero after a sweep.
+    that same cycle is seen (the memory is transparent) unless it is ``settled``. Rows hold zero after a sweep.
 
     Parameters
     ----------
@@ -44,6 +45,9 @@ class RowMemory(wiring.Component):
         Number of rows.
     readers : int
         Number of read ports.
+    settled : bool
+        Nobody makes use of what is read of a row in the cycle in which it is written, see :func:`~unvirt.stream.ram.read_settled`: that saves all
+        logic beside the memory.
 
     Members
     -------
@@ -57,9 +61,10 @@ class RowMemory(wiring.Component):
         Clears a row.
     """
 
-    def __init__(self, shape, *, rows, readers):
+    def __init__(self, shape, *, rows, readers, settled=False):
         self._shape = shape
         self._rows = rows
+        self._settled = settled
         self._readers = readers
         super().__init__({
             "write_valid": In(1),
@@ -74,8 +79,9 @@ class RowMemory(wiring.Component):
         m = Module()
         width = Shape.cast(self._shape).width
         # Block RAM whatever the number of rows: growing from 2 to 512 rows must not move state into logic.
-        m.submodules.cells = cells = memory.Memory(shape=width, depth=max(self._rows, 2), init=[],
-                                                   attrs={"ram_style": "block"})
+        depth = max(self._rows, 2)
+        m.submodules.cells = cells = (settled_memory(width, depth) if self._settled
+                                      else memory.Memory(shape=width, depth=depth, init=[], attrs={"ram_style": "block"}))
         write = cells.write_port()
         swept = Signal()
         m.d.sync += swept.eq(self.sweep.valid & (swept | ~self.write_valid))
@@ -86,7 +92,7 @@ class RowMemory(wiring.Component):
             self.sweep.done.eq(swept),
         ]
         for row, value in zip(self.read_row, self.read_value):
-            read = cells.read_port(transparent_for=(write,))
+            read = read_settled(m, cells) if self._settled else cells.read_port(transparent_for=(write,))
             m.d.comb += [
                 read.addr.eq(row),
                 Value.cast(value).eq(read.data),
@@ -198,6 +204,8 @@ class RowFlags(wiring.Component):
     ----------
     rows : int
         A power of two.
+    news : bool
+        Whether there is ``set_new``, which costs a further look-up.
 
     Members
     -------
@@ -215,18 +223,18 @@ class RowFlags(wiring.Component):
         The sweep after reset is over.
     """
 
-    def __init__(self, *, rows):
+    def __init__(self, *, rows, news=False):
         self._rows = rows
+        self._news = news
         row = row_width(rows)
         super().__init__({
             "set_valid": In(1),
             "set_row": In(row),
-            "set_new": Out(1),
             "test_row": In(row),
             "test_value": Out(1),
             "clear": In(1),
             "ready": Out(1),
-        })
+        } | ({"set_new": Out(1)} if news else {}))
 
     def elaborate(self, platform):
         m = Module()
@@ -244,25 +252,24 @@ class RowFlags(wiring.Component):
             m.d.sync += swept.eq(swept + 1)
 
         def side(name):
-            """Make one of the memories; return its write port and a transparent read port for either side."""
+            """Make one of the memories; return its write port and what makes transparent read ports."""
             m.submodules[name] = cells = memory.Memory(shape=1, depth=depth, init=[], attrs={"ram_style": "block"})
             write = cells.write_port()
-            return write, cells.read_port(transparent_for=(write,)), cells.read_port(transparent_for=(write,))
+            return write, lambda: cells.read_port(transparent_for=(write,))
 
-        set_write, set_mine, set_other = side("set_bits")
-        clear_write, clear_other, clear_mine = side("clear_bits")
+        set_write, read_set = side("set_bits")
+        clear_write, read_clear = side("clear_bits")
+        set_other = read_set()
+        clear_other, clear_mine = read_clear(), read_clear()
         setting = Signal()
         set_row = Signal.like(self.set_row)
         test_row = Signal.like(self.test_row)
         m.d.sync += [setting.eq(self.set_valid), set_row.eq(self.set_row), test_row.eq(looked)]
         m.d.comb += [
-            # The setting side sees both bits of its row, and flips its own if they are equal.
-            set_mine.addr.eq(self.set_row),
+            # The setting side makes its own bit differ.
             clear_other.addr.eq(self.set_row),
-            self.set_new.eq(setting & (set_mine.data == clear_other.data)),
             set_write.addr.eq(set_row),
             set_write.data.eq(~clear_other.data),
-            set_write.en.eq(self.set_new),
             # The clearing side makes its own bit equal.
             set_other.addr.eq(looked),
             clear_mine.addr.eq(looked),
@@ -271,4 +278,11 @@ class RowFlags(wiring.Component):
             clear_write.data.eq(set_other.data),
             clear_write.en.eq(self.clear | sweeping),
         ]
+        if self._news:
+            set_mine = read_set()
+            m.d.comb += [set_mine.addr.eq(self.set_row), self.set_new.eq(setting & (set_mine.data == clear_other.data)),
+                         set_write.en.eq(self.set_new)]
+        else:
+            # A bit that differs is written as it is.
+            m.d.comb += set_write.en.eq(setting)
         return m

@@ -56,7 +56,7 @@ class Scheduler(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queued = queued = RowFlags(rows=self._rows)
+        m.submodules.queued = queued = RowFlags(rows=self._rows, news=True)
         m.submodules.fifo = fifo = RowList(rows=self._rows)
 
         row = Signal(row_width(self._rows))

@@ -53,7 +53,7 @@ class PackedUsedBursts(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.places = places = RowMemory(_Place, rows=self._rows, readers=1)
+        m.submodules.places = places = RowMemory(_Place, rows=self._rows, readers=1, settled=True)
         connect_sweep(m, self.sweep, (places,))
 
         element, waiting, take = self.port.element, self.port.waiting, self.port.take

@@ -40,7 +40,7 @@ class SplitUsedBursts(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.index = index = RowMemory(16, rows=self._rows, readers=1)
+        m.submodules.index = index = RowMemory(16, rows=self._rows, readers=1, settled=True)
         connect_sweep(m, self.sweep, (index,))
         element, waiting, begin, take = self.port.element, self.port.waiting, self.port.begin, self.port.take
 
