@@ -5,7 +5,8 @@ At the batches that the device was seen to make, each packet costs at least thes
 
 * of a split ring: ring entries and descriptors in as few reads as MRRS allows, once per batch of entries; the available index once per
   batch that the driver published, and once more after each re-arming of notifications, but not more often than was seen;
-* of a packed ring: descriptors in as many reads as were seen, those after re-arming among them;
+* of a packed ring: descriptors in as many reads as were seen, those after re-arming among them; and for each batch that the driver published one
+  that is not available, by which a device knows its end;
 * the packet's data in as few reads (MRRS) or writes (MPS) as PCIe allows, completions as the host cuts them; or cut at multiples of these, if that
   costs less;
 * used elements in one write per burst (MPS) and the used index; used descriptors from the second half of a burst's first to its end;
@@ -97,8 +98,8 @@ class Cost:
             for way in ("up", "down"):
                 getattr(self, name)[way] += rate * min(getattr(cut, name)[way] for cut in cuts)
 
-    def batches(self, move, mean, size):
-        """Add what a packet costs that is one of ``mean`` in a ``read`` or ``write``, ``size`` giving the bytes for a number of packets.
+    def batches(self, move, mean, size, rate=1.0):
+        """Add what a packet costs, ``rate`` times, that is one of ``mean`` in a ``read`` or ``write``; ``size`` gives the bytes for a number of them.
 
         Each figure for itself is that of the mix of two batch sizes, with this mean, in which it is least: sizes that fill the last beat are
         cheaper than their neighbours.
@@ -112,7 +113,7 @@ class Cost:
         for name in ("bytes", "beats"):
             for way in ("up", "down"):
                 figure = {number: getattr(cost, name)[way] for number, cost in single.items()}
-                getattr(self, name)[way] += min(figure[low] * (1 - part) + figure[high] * part for low, high, part in mixes) / mean
+                getattr(self, name)[way] += rate * min(figure[low] * (1 - part) + figure[high] * part for low, high, part in mixes) / mean
 
 
 def _split_costs(cost, refill, fetch, used, rearms, looks):
@@ -135,8 +136,10 @@ def _packed_costs(cost, refill, reads, used, rearms):
     one a packet see one that is not available.
     """
     fetch = max(1.0, 1 / max(reads, 1 / refill))
-    cost.batches("read", fetch, lambda number: number * DESCRIPTOR)
-    cost.read(DESCRIPTOR, max(0.0, reads - 1))
+    ends = max(0.0, reads - 1)
+    more = 1 + max(0.0, 1 / refill - ends)     # descriptors a packet in the reads that fetch
+    cost.batches("read", fetch * more, lambda number: number * DESCRIPTOR, more)
+    cost.read(DESCRIPTOR, ends)
     cost.batches("write", used, lambda number: number * DESCRIPTOR - DESCRIPTOR // 2)
     cost.write(EVENT, rearms)
 
@@ -152,7 +155,7 @@ def limit(run):
         rearms = seen.requests[name, "rearm"]
         batches.append(used)
         if ring.packed:
-            _packed_costs(cost, run.load.refill, seen.requests[name, "descriptors"], used, rearms)
+            _packed_costs(cost, run.load.burst or run.load.refill, seen.requests[name, "descriptors"], used, rearms)
         else:
             _split_costs(cost, run.load.burst or run.load.refill, seen.every(name, "entries"), used, rearms, seen.requests[name, "index"])
         cost.read(EVENT if ring.packed else 2, seen.requests[name, "flags"])

@@ -18,20 +18,28 @@ from .contract import CHAIN_LENGTH_WIDTH, RowDrain
 from .packed_ends import ChainEnd
 from .packed_heads import LineEnd, PackedJob, PackedResult
 from .packed_lines import LINES, ArrivedLine
-from .packed_plan import AHEAD, PackedPlan, PackedRow
+from .packed_plan import PackedPlan, PackedRow
 from .reads import LineRead
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["PackedController"]
 
+RUN = 63
+"""Descriptors in a row from which on there may be any number."""
+
+USUAL_AHEAD = 3
+"""``ahead`` of a run that is as long as expected."""
+
 
 class PackedController(wiring.Component):
     """Decides which lines of a row's packed ring to read next [virtio 2.8].
 
-    A doorbell makes one line of up to eight descriptors be read; as long as all of a line are available, twice as many may be under way, up to
-    120 descriptors. The first that is not available ends that: what was read beyond it means nothing. Then, if a doorbell came meanwhile, the line is
-    read again; otherwise the driver is asked for doorbells if it is silent (enabled, or with ``event_idx`` for that very descriptor), and the
-    line read once more behind that write [DER-RACE-01]. When the driver notifies although work is in progress, notifications are disabled.
+    A doorbell makes as many descriptors be read as are usual, and the one that will not be available: runs of some length lead to runs of that
+    length, of shorter ones halfway to theirs. If there are more, or if 63 or more are usual, lines of up to eight descriptors are read: as long as
+    all of a line are available, twice as many may be under way, up to 120 descriptors. The first that is not available ends that: what was read
+    beyond it means nothing. Then, if a doorbell came meanwhile, the ring is read again from there; otherwise the driver is asked for doorbells if it
+    is silent (enabled, or with ``event_idx`` for that very descriptor), and this one descriptor read once more behind that write [DER-RACE-01]. When
+    the driver notifies although work is in progress, notifications are disabled.
 
     An event takes three cycles, one more if it leads to a line being looked at, and one more if it is of the row of the event before, which waits
     until that one has read and stored, see :class:`~unvirt.virtio.queue.packed_plan.PackedPlan`.
@@ -115,7 +123,7 @@ class PackedController(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.state = state = RowMemory(PackedRow, rows=self._rows, readers=1)
+        m.submodules.state = state = RowMemory(PackedRow, rows=self._rows, readers=1, settled=True)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         m.submodules.plan = plan = PackedPlan(data_width=self._data_width, rows=self._rows, slots=self._slots, window=self._window)
         connect_sweep(m, self.sweep, (state, coming))
@@ -224,6 +232,8 @@ class PackedController(wiring.Component):
                 at_work = (now.flight != 0) | now.looking | now.open
                 m.d.comb += self.rung_clear.eq(self.rung)
                 m.d.sync += [now.stale.eq(stale), now.going.eq(now.going | stale), kicked.eq(~is_result & ~at_work)]
+                with m.If(~is_result & ~at_work & (now.usual != 0)):
+                    m.d.sync += now.ahead.eq(USUAL_AHEAD)
                 m.next = "JOB"
 
                 with m.If(is_result):
@@ -243,15 +253,28 @@ class PackedController(wiring.Component):
                                  now.flight.eq(now.flight - result.descriptors)]
                     with m.If(self.event_idx & (result.chains != 0)):
                         m.d.sync += now.silent.eq(1)
+                    found = Signal(7)
+                    m.d.comb += found.eq(now.run + result.descriptors)
+                    m.d.sync += now.run.eq(Mux(found[6], RUN, found))
                     with m.Switch(result.end):
                         with m.Case(LineEnd.DONE):
-                            m.d.sync += now.ahead.eq(Mux(now.ahead[2:].any(), AHEAD - 1, (now.ahead << 1) | 1))
+                            with m.If(now.usual == 0):
+                                m.d.sync += now.ahead.eq(now.ahead + ~now.ahead[2])
+                            with m.Elif((found <= now.usual) | now.usual.all()):
+                                m.d.sync += now.ahead.eq(Mux(now.ahead >= USUAL_AHEAD, USUAL_AHEAD + 1, USUAL_AHEAD))
+                            with m.Else():
+                                # As many lines as there were.
+                                m.d.sync += [now.usual.eq(0), now.ahead.eq(Mux(found[4:].any(), 2, found[3]))]
                         with m.Case(LineEnd.OPEN):
                             restart()
                             m.d.sync += now.open.eq(1)
                         with m.Case(LineEnd.EMPTY):
                             restart()
-                            m.d.sync += now.going.eq(stale)
+                            m.d.sync += [now.run.eq(0), now.going.eq(stale)]
+                            with m.If(found != 0):
+                                m.d.sync += now.usual.eq(Mux(found >= RUN, RUN, Mux(now.usual > found, (now.usual + found) >> 1, found)))
+                                with m.If(stale):
+                                    m.d.sync += now.ahead.eq(USUAL_AHEAD)
                             with m.If(~stale & (now.silent | (self.event_idx & (result.chains != 0)))):
                                 # Nothing new: ask for doorbells again, then look once more.
                                 m.d.sync += [now.silent.eq(0), now.going.eq(1), now.fence.eq(1), write.eq(1),

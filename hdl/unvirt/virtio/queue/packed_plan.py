@@ -31,18 +31,20 @@ class PackedRow(data.Struct):
 
     slot:     15     # next descriptor to look at
     lap:      1      # complement of the wrap counter there
-    flight:   8      # descriptors from `slot` on that were requested
+    flight:   7      # descriptors from `slot` on that were requested
     position: 16     # of the next chain
     asked:    4      # lines requested, modulo LINES
     taken:    4      # of them looked at
     dropped:  4      # of those under way, the oldest that mean nothing any more
-    ahead:    4      # lines that may be under way beside one
+    ahead:    3      # beside one, 2 ** ahead - 1 lines may be under way
     going:    1      # there may be more to see
     stale:    1      # a doorbell came while lines were under way
     silent:   1      # the driver does not notify: it was told so, or its event lies behind
     looking:  1      # a line is being looked at
     open:     1      # at `slot` lies a chain whose end is not known yet
     fence:    1      # the next read goes behind the writes before it
+    run:      6      # descriptors found, one after the other, since there was none
+    usual:    6      # so many are expected of a run; 0: unknown, all ones: any number
 
 
 class PackedTask(data.StructLayout):
@@ -123,11 +125,12 @@ class PackedPlan(wiring.Component):
         row, now, config = task.row, task.now, task.config
         held, start = Signal(16), Signal(16)       # start: first descriptor that was not requested
         count = Signal(range(_LINE + 1))
-        under_way = Signal(4)
+        under_way, ahead = Signal(4), Signal(4)
         wanted = Signal()
         crowded, gives_way = Signal(), Signal()    # there is more to read than may be read now; for others have their turn
         may_read, some = Signal(), Signal()        # a read may go, and asks for something
         flight_left = Signal(range(_LINE * AHEAD + 1))
+        run_left = Signal(7)                       # of what is expected
         bound = Signal(range(self._window + 1))
 
         m.d.comb += [
@@ -142,8 +145,9 @@ class PackedPlan(wiring.Component):
             budget.free_slots.eq(self.free_slots),
             budget.held.eq(held),
             under_way.eq(now.asked - now.taken),
-            wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & ~self.hold & (under_way != AHEAD)
-                      & ((under_way - now.dropped)[:4] <= now.ahead)),
+            # A line that is being looked at counts: its result, which may end the run, asks again.
+            ahead.eq(under_way - now.dropped + now.looking),
+            wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & ~self.hold & (under_way != AHEAD) & (ahead >> now.ahead == 0)),
         ]
         self._drive_requests(m, task, count, start)
 
@@ -186,6 +190,14 @@ class PackedPlan(wiring.Component):
                 # Lines that arrived come before rows that wait for their turn, which gives one line each: otherwise a few rows that read on with
                 # every line would keep all others out. The result of a line that is being looked at asks again.
                 m.d.sync += gives_way.eq(gives_way_now)
+                # What is expected, and the descriptor that ends it; one in any case. The look behind a request for doorbells is for one.
+                usual_left = now.usual + 1 - (now.run + now.flight)
+                with m.If(((now.usual == 0) | now.usual.all()) & ~now.fence):
+                    m.d.sync += run_left.eq(_LINE)
+                with m.Elif(now.fence | (usual_left <= 0)):
+                    m.d.sync += run_left.eq(now.flight == 0)
+                with m.Else():
+                    m.d.sync += run_left.eq(usual_left)
                 m.next = "STORE"
                 with m.If(wanted & ~(gives_way_now & now.looking)):
                     m.next = "LIMIT"
@@ -202,16 +214,16 @@ class PackedPlan(wiring.Component):
                     more, low = limit[3:].any(), limit[:3]
                     return Cat(more | (low > number) for number in range(_LINE))
 
-                by_flight, by_room = levels(flight_left), levels(room)
+                by_flight, by_room, by_run = levels(flight_left), levels(room), levels(run_left)
                 least = Signal(_LINE)
-                m.d.comb += least.eq(levels(line_left) & levels(ring_left) & by_flight & by_room & levels(budget.spare))
+                m.d.comb += least.eq(levels(line_left) & levels(ring_left) & by_flight & by_room & by_run & levels(budget.spare))
                 # Each level that is reached and the next not.
                 reached = Cat(low & ~high for low, high in zip(least, Cat(least[1:], 0)))
                 for bit in range(4):
                     m.d.sync += count[bit].eq(Cat(reached[number - 1] for number in range(1, _LINE + 1) if number >> bit & 1).any())
                 # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer. Nobody
                 # else takes any, so that what is free now will be.
-                m.d.sync += [some.eq(least[0]), crowded.eq(by_flight[0] & by_room[0] & ~least[0]),
+                m.d.sync += [some.eq(least[0]), crowded.eq(by_flight[0] & by_room[0] & by_run[0] & ~least[0]),
                              may_read.eq(self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free))]
                 m.next = "READ"
             with m.State("READ"):
