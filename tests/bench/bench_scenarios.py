@@ -11,6 +11,7 @@ from unvirt_sim.harness_host import HarnessHost, run_driver
 from unvirt_sim.hosts.pins import PinSimulation, run_blocking
 
 SEED = int(os.environ["UNVIRT_SEED"])
+NAMES = os.environ["UNVIRT_SCENARIOS"].split()
 
 
 def powered(dut):
@@ -21,7 +22,7 @@ def powered(dut):
 
 
 @cocotb.test()
-@cocotb.parametrize(name=list(SCENARIOS))
+@cocotb.parametrize(name=NAMES)
 async def scenario(dut, name):
     """One scenario from power-on; no checker may have complained."""
     def drive():

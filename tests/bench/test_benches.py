@@ -8,17 +8,32 @@ import pytest
 
 from unvirt.config import preset
 from unvirt_sim.driver.scenarios import SCENARIOS
-from unvirt_sim.hosts.runner import SIMULATORS, run_bench
+from unvirt_sim.hosts.runner import run_bench
 
 SEED = int(os.environ.get("UNVIRT_SEED", "1"))
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("simulator", SIMULATORS)
-def test_scenarios(simulator):
-    """The reference driver's scenarios on two simulators, with the host model of the harness."""
+def scenarios(simulator, names):
+    """Run scenarios of the reference driver on a simulator, with the host model of the harness."""
     print(f"seed {SEED}")
-    assert run_bench(simulator, "bench_scenarios", preset("default"), path=HERE, seed=SEED) == len(SCENARIOS)
+    assert run_bench(simulator, "bench_scenarios", preset("default"), path=HERE, seed=SEED, UNVIRT_SCENARIOS=" ".join(names)) == len(names)
+
+
+def test_scenarios():
+    """All of them on Verilator."""
+    scenarios("verilator", SCENARIOS)
+
+
+def test_scenarios_on_icarus():
+    """Those that touch everything once: Icarus takes a second for a thousand cycles."""
+    scenarios("icarus", ("enumeration", "chains", "mergeable", "msix", "reset_again"))
+
+
+@pytest.mark.slow
+def test_every_scenario_on_icarus():
+    """The others too."""
+    scenarios("icarus", SCENARIOS)
 
 
 def test_scenarios_on_a_root_complex():

