@@ -26,7 +26,7 @@ def test_scenarios():
 
 
 def test_scenarios_on_icarus():
-    """Those that touch everything once: Icarus takes a second for a thousand cycles."""
+    """Some: set-up, chains and tables, merged buffers, interrupts, resets. Icarus takes a second for a thousand cycles."""
     scenarios("icarus", ("enumeration", "chains", "mergeable", "msix", "reset_again"))
 
 

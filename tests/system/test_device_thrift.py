@@ -183,6 +183,21 @@ def test_more_than_usual(device):
     assert sizes[1:] == [41, 41, 23]
 
 
+def test_a_run_without_end(device):
+    """After a run of 63 descriptors or more, of which no length is kept, eight lines are asked for at once, then whole ones."""
+    simulation, host = device("default", link=CALM, random_init=False)
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=PACKED, queue_size=256, interrupts="msix"))
+    transmit(driver, 100)
+    simulation.run(5000)
+    simulation.record()
+    transmit(driver, 100)
+    causes = Causes(driver)
+    lines = [record.last for record in simulation.records() if causes.of(record) == "descriptor"]
+    assert sum(line - lines[0] < CALM.latency for line in lines) == 8
+    assert len(lines) <= 16
+
+
 @pytest.mark.parametrize("elements", [9, 12, 17, 25, 33, 64])
 @pytest.mark.parametrize("ring", ["split", "packed"])
 def test_long_chains_that_wait_cost_nothing(device, ring, elements):

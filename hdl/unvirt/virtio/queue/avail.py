@@ -141,6 +141,8 @@ class AvailController(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Stored in another state than looked up. What is found of a row that is being swept is not stored any more, and a queue that is not enabled
+        # reads nothing; while the engine is drained there are no visits.
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1, settled=True)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         # What the newest doorbell of each row told.

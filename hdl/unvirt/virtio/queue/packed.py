@@ -123,6 +123,7 @@ class PackedController(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # A row at hand in the plan is not looked up, nor one that is being swept; while the engine is drained there are no visits.
         m.submodules.state = state = RowMemory(PackedRow, rows=self._rows, readers=1, settled=True)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         m.submodules.plan = plan = PackedPlan(data_width=self._data_width, rows=self._rows, slots=self._slots, window=self._window)

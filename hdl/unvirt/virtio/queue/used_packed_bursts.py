@@ -53,6 +53,7 @@ class PackedUsedBursts(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Written in another state than looked up; a row that is swept has no elements.
         m.submodules.places = places = RowMemory(_Place, rows=self._rows, readers=1, settled=True)
         connect_sweep(m, self.sweep, (places,))
 

@@ -40,6 +40,7 @@ class SplitUsedBursts(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Written in another state than looked up; a row that is swept has no elements.
         m.submodules.index = index = RowMemory(16, rows=self._rows, readers=1, settled=True)
         connect_sweep(m, self.sweep, (index,))
         element, waiting, begin, take = self.port.element, self.port.waiting, self.port.begin, self.port.take
