@@ -9,7 +9,7 @@ from unvirt.virtio.queue.walk_admission import WalkAdmission
 GROUPS, WALKS, LONGEST = 32, 4, 3       # 16 groups of a half, the last three for heads
 
 
-def ask(*, position=5, head=0, out=0, shortage=(0, 0), sink=False, held=0, others=()):
+def ask(*, position=5, head=0, out=0, shortage=(0, 0), sink=False, held=0, others=(), known=True):
     """Return (may begin, may take, (groups, head) of a shortage) for a chain of row 1 with ``out`` groups given out; ``others``: rows of walks."""
     dut = WalkAdmission(rows=4, groups=GROUPS, walks=WALKS, chain_groups=LONGEST)
     answer = []
@@ -22,7 +22,7 @@ def ask(*, position=5, head=0, out=0, shortage=(0, 0), sink=False, held=0, other
             ctx.set(dut.begins, 1)
             await ctx.tick()
             ctx.set(dut.begins, 0)
-        values = {"row": 1, "position": position, "head_position": head, "sink_row": sink, "held": held,
+        values = {"row": 1, "position": position, "head_position": head, "head_known": known, "sink_row": sink, "held": held,
                   "sink_groups" if sink else "source_groups": out, "sink_groups" if not sink else "source_groups": GROUPS // 2,
                   "shortage": {"groups": shortage[0], "head": shortage[1]}}
         for name, value in values.items():
@@ -65,3 +65,8 @@ def test_a_chain_that_gave_up():
         assert [ask(out=out, shortage=(6, head))[0] for out in (9, 10)] == [1, 0]
     assert [ask(out=out, shortage=(6, 0), position=0)[0] for out in (10, 15)] == [1, 1]
     assert [ask(out=out, shortage=(6, 1), position=0)[0] for out in (9, 10)] == [1, 0]
+
+
+def test_the_head_of_another():
+    """As long as the head's position is that of the row that was at hand before, nobody is taken for the head."""
+    assert [ask(out=out, position=0, known=False)[1] for out in (12, 13)] == [1, 0]

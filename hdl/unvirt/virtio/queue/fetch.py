@@ -39,8 +39,8 @@ class FetchSide(wiring.Component):
     drain : ``In(1)``
         Nothing new is fetched; what is in flight comes home.
     hold : ``In(1)``, still : ``Out(1)``
-        Nothing new is fetched; what is in flight becomes chains, and no walk begins. Nothing is being done, apart from reads. Once ``hold`` has
-        fallen each row is to be notified of.
+        Nothing new is fetched from the cycle after it on; what is in flight becomes chains, and no walk begins. Nothing is being done, apart from
+        reads; one cycle of it means nothing. Once ``hold`` has fallen each row is to be notified of.
     row_drain : ``In(RowDrain)``, row_rest : ``Out(1)``
         A row in reset; nothing of it was under way in the cycle before, apart from what is in the store.
     notifications : ``In(stream.Signature(Doorbell))``
@@ -197,11 +197,14 @@ class FetchSide(wiring.Component):
             connect(m, flipped(self.requests), meta.requests)
         for block in (select, reader, walker, store):
             m.d.comb += block.packed.eq(self.packed)
+        # It comes from far and goes everywhere.
+        hold = Signal()
+        m.d.sync += hold.eq(self.hold)
         m.d.comb += [
             side.drain.eq(self.drain),
             walker.drain.eq(self.drain),
-            side.hold.eq(self.hold),
-            walker.hold.eq(self.hold),
+            side.hold.eq(hold),
+            walker.hold.eq(hold),
             side.row_drain.eq(self.row_drain),
             walker.row_drain.eq(self.row_drain),
             meta.line_rest_row.eq(self.row_drain.row),

@@ -93,11 +93,12 @@ class RingParser(wiring.Component):
         run_start = Signal(7)
         run_count = Signal(4)
         word = Signal(self._data_width)
+        head = Signal(16)              # the entry at `index`; much hangs on it, so it is chosen from its word in the cycle before
+        seek = Signal()                # it is still to be
 
         drain = Signal()
         m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
         config = Signal.like(self.config.config)
-        head = Signal(16)
         line_start = Signal()
         extends = Signal()
         m.d.comb += [
@@ -105,7 +106,6 @@ class RingParser(wiring.Component):
             self.room_row.eq(answer.row),
             self.port.context.eq(answer.context),
             self.port.word.eq(index >> entry_bits),
-            head.eq(word.word_select(index[:entry_bits], 16)),
             # Descriptors are 16 bytes; the table is 16-byte aligned, a line has 128.
             line_start.eq((config.desc[4:7] + head[:3])[:3] == 0),
             extends.eq((head == run_next) & ~line_start),
@@ -147,6 +147,7 @@ class RingParser(wiring.Component):
         room, read_before, unsure = Signal(), Signal(), Signal()
         m.d.sync += [room.eq(self.room), read_before.eq(self.reads.valid & self.reads.ready), unsure.eq(read_before)]
 
+        chosen = word.word_select((index + ~seek)[:entry_bits], 16)
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid)
@@ -180,7 +181,14 @@ class RingParser(wiring.Component):
                 with m.Elif(self.port.ready):
                     m.next = "TAKE_WORD"
             with m.State("TAKE_WORD"):
-                m.d.sync += word.eq(self.port.data)
+                m.d.sync += [word.eq(self.port.data), head.eq(self.port.data[:16])]
+                m.next = "HEADS"
+                with m.If(index[:entry_bits] != 0):
+                    m.next = "SEEK"
+            with m.State("SEEK"):
+                # Not the first entry of its word is wanted of a line that is taken up again.
+                m.d.comb += seek.eq(1)
+                m.d.sync += head.eq(chosen)
                 m.next = "HEADS"
             with m.State("HEADS"):
                 with m.If(drain):
@@ -198,7 +206,7 @@ class RingParser(wiring.Component):
                             m.d.sync += [run_first.eq(head), run_start.eq(index)]
                         with m.If(~known):
                             m.d.sync += [added.eq(added + 1), position.eq(position + 1)]
-                        m.d.sync += [run_count.eq(run_count + 1), run_next.eq(head + 1), index.eq(index + 1)]
+                        m.d.sync += [run_count.eq(run_count + 1), run_next.eq(head + 1), index.eq(index + 1), head.eq(chosen)]
                         with m.If(index + 1 == answer.count):
                             m.next = "READ_RUN"
                         with m.Elif(index[:entry_bits] == entries - 1):

@@ -41,7 +41,9 @@ class WalkAdmission(wiring.Component):
     row, position, sink_row : ``In``
         The chain at hand.
     head_position : ``In(16)``
-        Of the oldest chain of ``row`` that was not consumed.
+        Of the oldest chain of ``row`` that was not consumed, when the row was at hand in the cycle before.
+    head_known : ``In(1)``
+        It was: a walk may be told to be the head by it.
     source_groups, sink_groups : ``In``
         Groups given out.
     shortage : ``In(Shortage)``
@@ -52,11 +54,11 @@ class WalkAdmission(wiring.Component):
     free : ``Out(range(walks))``
         A number for a walk that begins.
     may_begin : ``Out(1)``
-        The chain that was at hand in the cycle before may be walked.
+        The chain at hand, which was in the two cycles before, may be walked.
     may_take : ``Out(1)``
-        The walk at hand may have a group.
+        The walk at hand may have a group: by what was known in the cycle before, when it was at hand already. If ``head_known`` it is the last word.
     held : ``In(range(groups + 1))``, short : ``Out(Shortage)``
-        Groups of the walk at hand, and what to remember if it gives them back now.
+        Groups of the walk at hand, and what to remember if it gives them back because of ``may_take``.
     idle : ``Out(1)``
         No walk is under way.
     sweep : ``In``
@@ -73,6 +75,7 @@ class WalkAdmission(wiring.Component):
             "position": In(16),
             "sink_row": In(1),
             "head_position": In(16),
+            "head_known": In(1),
             "source_groups": In(range(groups + 1)),
             "sink_groups": In(range(groups + 1)),
             "shortage": In(shortage),
@@ -121,10 +124,13 @@ class WalkAdmission(wiring.Component):
             of_row.write_valid.eq(self.begins | self.ends),
             of_row.write_value.eq(Mux(self.ends, walks - 1, walks + 1)),
             group_free.eq(self._groups // 2 - Mux(self.sink_row, self.sink_groups, self.source_groups)),
+            self.idle.eq(~busy.any()),
+        ]
+        # The head's position comes from a memory of another block, and much hangs on the answer.
+        m.d.sync += [
             self.may_begin.eq(~busy.all() & (at_head | ~(crowded | scarce | far)) & ~((self.shortage.groups != 0) & in_vain)),
-            self.may_take.eq((group_free > self._chain_groups) | (at_head & (group_free != 0))),
+            self.may_take.eq((group_free > self._chain_groups) | (self.head_known & at_head & (group_free != 0))),
             self.short.groups.eq(group_free + self.held),
             self.short.head.eq(at_head),
-            self.idle.eq(~busy.any()),
         ]
         return m

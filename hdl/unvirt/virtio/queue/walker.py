@@ -199,7 +199,10 @@ class Walker(wiring.Component):
             for name in ("address", "readable", "writable", "single", "group", "groups", "segments", "readable_segments", "id", "ring_slots"):
                 m.d.comb += store.chain[name].eq(fields[name] if name in fields else state[name])
 
-        with m.FSM(name="walker"):
+        looked = Signal()                           # whether the head position of the walk at hand is known that wants a group
+        with m.FSM(name="walker") as fsm:
+            m.d.comb += admission.head_known.eq(fsm.ongoing("SEGMENT"))
+            m.d.sync += looked.eq(admission.head_known)
             with m.State("IDLE"):
                 m.d.sync += from_item.eq(self.items.valid)
                 with m.If(self.items.valid):
@@ -257,7 +260,9 @@ class Walker(wiring.Component):
                 ]
                 m.next = "LOOK"
             with m.State("LOOK"):
-                # The head position of this row and its walks are looked up in this cycle.
+                # The head position of this row, its walks and its table are looked up in this cycle.
+                m.next = "WEIGH"
+            with m.State("WEIGH"):
                 m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.next = "LOAD"
@@ -271,10 +276,7 @@ class Walker(wiring.Component):
                 m.next = "IDLE"
             with m.State("LOAD"):
                 m.d.comb += admission.begins.eq(1)
-                m.d.sync += desc.eq(waiting.chain.descriptor)
-                m.next = "TABLE"
-            with m.State("TABLE"):
-                m.d.sync += [state.base.eq(config.desc), state.entries.eq(config.size)]
+                m.d.sync += [desc.eq(waiting.chain.descriptor), state.base.eq(config.desc), state.entries.eq(config.size)]
                 m.next = "STEP"
 
             with m.State("STEP"):
@@ -332,7 +334,7 @@ class Walker(wiring.Component):
                         with m.If(state.groups == 0):
                             m.d.sync += state.group.eq(store.groups.payload)
                     m.next = "NEXT"
-                with m.Elif(~allowed):
+                with m.Elif(~allowed & looked):
                     m.d.sync += shortage.eq(admission.short)
                     m.next = "RETREAT"
 
