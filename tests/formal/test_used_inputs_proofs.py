@@ -120,6 +120,7 @@ class InputsSpec(Elaboratable):
 def small(monkeypatch):
     """Rings of four elements."""
     monkeypatch.setattr(used_inputs, "BURST", DEPTH)
+    monkeypatch.setattr(used_inputs, "_LEAST", DEPTH)
 
 
 def test_rows_keep_their_order(tmp_path):

@@ -28,8 +28,12 @@ MARKS = 2
 _ENTRIES = 512
 """Elements that can wait, of all rows: what two block RAMs hold. With very many rows it is more."""
 
-_LEAST = 4
-"""Elements of a row that can wait, at least."""
+_LEAST = 8
+"""Elements of a row that can wait, at least: as many as a row of a device of very many rows has chains under way. With fewer, a row whose packets
+come back together would hold up all others until its turn has come."""
+
+_FEW = 3
+"""Elements of a row beyond which its ring fills up, at least."""
 
 
 def UsedPortSignature(rows):
@@ -53,7 +57,7 @@ def UsedPortSignature(rows):
 class UsedInputs(wiring.Component):
     """Sorts the elements of all inputs by their rows, so that those of one row make a burst however many rows take turns.
 
-    Every row has a ring in one memory, for 32 elements with up to 16 rows, then fewer, at least 4. The turn passes on to the row that has had
+    Every row has a ring in one memory, for 32 elements with up to 16 rows, then fewer, at least 8. The turn passes on to the row that has had
     something to begin for longest, or after the burst in which a row has been given ``BURST // 2`` elements. A group of elements that must become
     visible together is not begun before it is complete, so that it holds up no other row, unless it fills its ring.
 
@@ -260,7 +264,7 @@ class UsedInputs(wiring.Component):
             m.d.sync += count.eq(Mux(self.discard, 0, count + Mux(epoch == number, accepted, 0) - (take & (epoch_out == number))))
         m.d.comb += self.empty.eq((counts[0] == 0) & (counts[1] == 0))
 
-        many = max(_LEAST - 1, self._depth // 4)
+        many = max(_FEW, self._depth // 4)
         crowded, more, fewer = Signal(range(self._rows + 1)), Signal(), Signal()
         m.d.comb += [
             more.eq(put & (self._level == many - 1)),
