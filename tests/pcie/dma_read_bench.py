@@ -216,8 +216,13 @@ class Host:
         elif fault == "lower":
             header["lower_address"] ^= rng.choice([1, 4, 64])
         elif fault == "long":
-            header["length"] += 1
-            parts[index][1] = data + b"\xee" * 4
+            # With one DW more it may just end its read and be a good one to anybody: then it is longer still, and the last one.
+            rest = (header["byte_count"] + header["lower_address"] % 4 + 3) // 4 - header["length"]
+            more = 2 if rest == 1 else 1
+            header["length"] += more
+            parts[index][1] = data + b"\xee" * 4 * more
+            if rest == 1:
+                return parts[:index + 1]
         elif fault == "function":
             header["function"] ^= 8
         elif fault == "lost":

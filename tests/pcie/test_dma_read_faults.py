@@ -138,8 +138,9 @@ def test_late_completions():
     memory = {client.name: bytes(client.memory) for client in bench.clients}
     bench.run()
     assert all(piece.done[0] for piece in bench.pieces())
-    # The last completions may still be on their way; all others were retired quietly.
-    assert len(answered) > 50
+    # The last completions may still be on their way; all others were retired quietly. A piece for which no tag was left was never sent.
+    sent = sum(piece.tag is not None for piece in bench.pieces())
+    assert len(answered) >= sent - 8 > 40
     assert not bench.stats["stat_unexpected"]
     assert memory == {client.name: bytes(client.memory) for client in bench.clients}
 

@@ -2,7 +2,7 @@
 """Front half of the read engine: from pieces to read request TLPs.
 
     meta.requests --> front --\
-                               round robin --> tag, byte enables --> tx_nonposted
+                               three to one --> tag, byte enables --> tx_nonposted
     data.requests --> front --/
 """
 
@@ -16,6 +16,10 @@ from .tags import TagPool
 from .tlp import NonPostedHeader, TlpBeat
 
 __all__ = ["TagRecord", "byte_enables", "ReadIssuer"]
+
+_FAVOUR = 3
+"""Small reads that go for one of data, if both wait. With one for one data was read on a full link for as long as there were chains, of transmit
+queues, and those of 255 receive queues, which take a read of a descriptor and one of flags a packet, came too late."""
 
 
 class TagRecord(data.StructLayout):
@@ -58,8 +62,9 @@ class ReadIssuer(wiring.Component):
     """Turns pieces of two clients into read requests.
 
     Latency one cycle without a fence, two with one that is satisfied already. One request per
-    cycle, in each client's order; the clients take turns. A piece whose fence waits holds back only
-    its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a TLP)
+    cycle, in each client's order; if both have one, three of ``meta`` go for one of ``data``, as a
+    packet of a queue that has few needs up to three small reads. A piece whose fence waits holds
+    back only its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a TLP)
     while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may
     ever come back. A piece that cannot go at once is held, so that
     ``requests[n].ready`` depends on nothing of the same cycle. Reset empties it.
@@ -136,7 +141,8 @@ class ReadIssuer(wiring.Component):
         # Output register, loaded by the clients in turn.
         header = Signal(NonPostedHeader, reset_less=True)
         valid = Signal()
-        room, load, pick, last = Signal(), Signal(), Signal(), Signal()
+        room, load, pick = Signal(), Signal(), Signal()
+        favour = Signal(range(_FAVOUR + 1))        # small reads since the last one of data
         can = [client["can_issue"] for client in clients]
         m.d.comb += [
             self.tx_nonposted.valid.eq(valid),
@@ -144,13 +150,13 @@ class ReadIssuer(wiring.Component):
             self.tx_nonposted.payload.first.eq(1),
             self.tx_nonposted.payload.last.eq(1),
             room.eq(~valid | self.tx_nonposted.ready),
-            pick.eq(Mux(last, ~can[0], can[1])),
+            pick.eq(Mux(favour == _FAVOUR, can[1], ~can[0])),
             load.eq(room & (can[0] | can[1])),
         ]
         with m.If(room):
             m.d.sync += valid.eq(load)
         with m.If(load):
-            m.d.sync += last.eq(pick)
+            m.d.sync += favour.eq(Mux(pick, 0, favour + (favour != _FAVOUR)))
 
         # What a request says is worked out for both clients: which of them goes is known last.
         with m.Switch(pick):
