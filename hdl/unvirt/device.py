@@ -260,6 +260,7 @@ class VirtioNetDevice(VirtioFunction):
             engine.sink_data.eq(receive.read_data),
             receive.buffers.eq(engine.sink_buffers),
             engine.sink_crowded.eq(receive.crowded),
+            engine.sink_behind.eq(receive.behind),
             fields.mac.eq(int.from_bytes(octets, "little")),
             fields.status[STATUS_LINK_UP].eq(self.mac_link_up),
             fields.max_virtqueue_pairs.eq(config.queue_pairs),

@@ -55,8 +55,8 @@ class Receive(wiring.Component):
         The queue pair of a frame, two cycles after its last beat; not looked at if there is only one.
     mark, settled : ``In(1)``/``Out(1)``
         ``settled`` falls with ``mark`` and rises when the sink has taken all frames that were stored before.
-    crowded : ``Out(1)``
-        Whole frames hold more than three quarters of the memory.
+    crowded, behind : ``Out(1)``
+        Whole frames hold three quarters of the memory at least, a 32nd.
     stat_dropped : ``Out(1)``
         Pulse for each frame dropped here.
     """
@@ -77,6 +77,7 @@ class Receive(wiring.Component):
             "mark": In(1),
             "settled": Out(1),
             "crowded": Out(1),
+            "behind": Out(1),
             "stat_dropped": Out(1),
         })
 
@@ -169,6 +170,7 @@ class Receive(wiring.Component):
             stored.eq(Mux(ended & kept, mine - ~spilled, 0)),
             used.eq(used + stored - freed),
             self.crowded.eq(used[-1] | used[-3:-1].all()),
+            self.behind.eq(used[-6:].any()),
         ]
         with m.If(self.mac_valid):
             m.d.sync += [mine.eq(Mux(beat.first, 0, mine) + claim), open_.eq(~beat.last)]

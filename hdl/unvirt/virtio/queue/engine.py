@@ -26,6 +26,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from ...pcie.dma import GRANULE_SIZE, WriteBeat
 from ..contract import EngineControlSignature, row_width
 from ..spec import Feature
+from .balance import DirectionBalance
 from .coalescer import CoalescePortSignature, Coalescer
 from .control import EngineControl
 from .fetch import FetchSide
@@ -88,7 +89,7 @@ class QueueEngine(wiring.Component):
         The request service, see :class:`~unvirt.virtio.queue.request.RequestService`.
     coalesce :
         Notification coalescing, see :class:`~unvirt.virtio.queue.coalescer.Coalescer`.
-    sink_packets, sink_word, sink_data, sink_buffers, sink_crowded, mergeable :
+    sink_packets, sink_word, sink_data, sink_buffers, sink_crowded, sink_behind, mergeable :
         The sink service.
     msix_enable, max_read_request_size : ``In``
     dma_idle : ``In(1)``
@@ -139,6 +140,7 @@ class QueueEngine(wiring.Component):
             "sink_data": In(width),
             "sink_buffers": Out(16),
             "sink_crowded": In(1),
+            "sink_behind": In(1),
             "mergeable": In(1),
             "msix_enable": In(1),
             "max_read_request_size": In(3),
@@ -283,6 +285,17 @@ class QueueEngine(wiring.Component):
         connect(m, used.writes, flipped(self.writes[USED_WRITES]))
         m.d.comb += self.writes_urgent.eq(used.urgent)
         connect(m, sink.writes, flipped(self.writes[2]))
+        m.submodules.balance = balance = DirectionBalance()
+        sink_write = sink.writes
+        m.d.comb += [
+            source.open.eq(balance.open),
+            balance.begins.eq(source.begins),
+            balance.begun.eq(source.begun),
+            balance.moves.eq(sink_write.valid & sink_write.ready & sink_write.payload.first),
+            balance.moved.eq(sink_write.payload.header.length),
+            balance.waits.eq(sink_write.valid & ~sink_write.ready),
+            balance.behind.eq(self.sink_behind),
+        ]
         return m
 
     def _elaborate_requests(self, m, fetch, used):

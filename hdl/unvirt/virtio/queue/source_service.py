@@ -46,6 +46,8 @@ class SourceService(wiring.Component):
     read_word, read_data, next_of, next, free :
         The personality's access to the transmit buffer.
     used : ``Out(stream.Signature(UsedElement))``
+    open, begins, begun : ``In(1)``, ``Out(1)``, ``Out(14)``
+        Packets may begin; one of so many bytes does.
     retired_row, retired, issued_row, issued : ``In``/``Out``
         Positions (synchronous).
     stat_dropped, violation, at_rest : ``Out(1)``
@@ -80,6 +82,9 @@ class SourceService(wiring.Component):
             "next": Out(range(granules)),
             "free": In(stream.Signature(GranuleChain(granules))),
             "used": Out(stream.Signature(UsedElement(rows))),
+            "open": In(1),
+            "begins": Out(1),
+            "begun": Out(14),
             "retired_row": In(width),
             "retired": Out(16),
             "issued_row": In(width),
@@ -181,7 +186,9 @@ class SourceService(wiring.Component):
             window.begins.eq(issue.begins),
             window.begun.eq(issue.begun),
             window.wanted.eq(issue.wanted),
-            issue.open.eq(window.open),
+            issue.open.eq(window.open & self.open),
+            self.begins.eq(issue.begins),
+            self.begun.eq(issue.begun.bytes),
             window.arrives.eq(tracker.arrives),
             window.arrived.eq(tracker.arrived),
             tracker.max_read_request_size.eq(self.max_read_request_size),
