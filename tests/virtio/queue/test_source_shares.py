@@ -15,10 +15,15 @@ SIZES = (64, 1500, 9000, 64, 576, 1500, 256, 64)
 
 
 class Bench(Elaboratable):
-    """The issue stage and its scheduler; every row has chains without end, of one size each, and what was read is back at once."""
+    """The issue stage and its scheduler; every row has chains without end, of one size each.
 
-    def __init__(self, sizes):
+    What was read is back at once, unless ``answered``: then so many pieces of each row are as ``done`` says.
+    """
+
+    def __init__(self, sizes, *, answered=False):
         self.sizes = sizes
+        self.answered = answered
+        self.done = Array(Signal(16, name=f"done{row}") for row in range(len(sizes)))
         rows = len(sizes)
         self.issue = SourceIssue(rows=rows, slots=64, groups=16, granules=GRANULES, tags=64, handle_width=6, buffer_width=15, start_offset=20,
                                  header_size=HEADER, shortest=HEADER + 14, longest=HEADER + 9018, quantum=QUANTUM)
@@ -31,11 +36,12 @@ class Bench(Elaboratable):
         connect(m, scheduler.visits, issue.visits)
         connect(m, issue.again, scheduler.kicks[1])
         chains, row = issue.chains, Signal(range(len(self.sizes)))
-        m.d.sync += row.eq(chains.order_row)
+        asked = Signal.like(row)
+        m.d.sync += [row.eq(chains.order_row), asked.eq(issue.progress_row)]
         m.d.comb += [
             issue.issued_row[0].eq(issue.progress_row),
             issue.retired.eq(issue.issued[0]),
-            issue.pieces_done.eq(issue.issued[0].pieces),
+            issue.pieces_done.eq(self.done[asked] if self.answered else issue.issued[0].pieces),
             chains.parsed.eq(issue.issued[0].position + 1000),
             chains.walked.eq(1),
             chains.chain.single.eq(1),
@@ -105,3 +111,34 @@ def test_a_visit_ends():
     """No visit begins more than two quanta and one packet."""
     began, most = run((64, 1500), 6000, lambda: 1, lambda: GRANULES)
     assert QUANTUM <= most <= 2 * QUANTUM + 1500 and min(began) > 0
+
+
+def test_tags_of_a_row():
+    """A row whose reads are not answered keeps half of the tags, one whose reads come back uses three quarters, of which it needs more here."""
+    dut, latency, flight, most = Bench((64, 64), answered=True), 300, [[], []], [0, 0]
+
+    async def bench(ctx):
+        issue = dut.issue
+        ctx.set(issue.pieces.ready, 1)
+        ctx.set(issue.pool_count, GRANULES)
+        kick = dut.scheduler.kicks[0]
+        for cycle in range(6000):
+            # Whatever the rows have had: they are visited over and over.
+            ctx.set(kick.valid, cycle % 8 == 0)
+            ctx.set(kick.payload, cycle >> 3 & 1)
+            await ctx.delay(0)
+            if ctx.get(issue.pieces.valid):
+                row = ctx.get(issue.chains.order_row)
+                flight[row].append(cycle)
+                most[row] = max(most[row], len(flight[row]))
+            while flight[1] and flight[1][0] < cycle - latency:
+                flight[1].pop(0)
+                ctx.set(dut.done[1], ctx.get(dut.done[1]) + 1)
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-9)
+    simulator.add_testbench(bench)
+    simulator.run()
+    print(most)
+    assert most == [32, 48]

@@ -25,6 +25,9 @@ __all__ = ["SourceRow", "PacketInfo", "FetchCount", "SourceIssue"]
 _DROPPED = 256
 """Bytes that a packet counts for which is not fetched: so that a row of nothing else gives way as well."""
 
+_SEEN_WIDTH = 4
+"""Bits by which it is told whether any read of a row came back between two visits: if it was a multiple of 16, it is told none did."""
+
 
 class SourceRow(data.Struct):
     """Progress of a row at one of the two stages."""
@@ -39,6 +42,7 @@ class IssueRow(data.Struct):
 
     progress: SourceRow
     credit:   signed(16)        # bytes it may still begin; below zero what it began too much
+    seen:     _SEEN_WIDTH       # pieces that had come back when it was visited last
 
 
 class PacketInfo(data.StructLayout):
@@ -71,7 +75,8 @@ class SourceIssue(wiring.Component):
     ones.
 
     A row may not begin a packet while half of the tags, or half of the buffer (in a small one, what two of the longest packets need), serve its
-    unfinished packets: reads that are never answered stop one row only.
+    unfinished packets: reads that are never answered stop one row only. A row of which reads have come back since it was visited last may use three
+    quarters of the tags.
 
     While ``drain`` every chain in the store is passed on as dropped.
 
@@ -180,7 +185,9 @@ class SourceIssue(wiring.Component):
         last_chain = Signal()       # the next chain is the last one parsed
         at_end = Signal()           # the chain at hand was
         spent = Signal()            # no credit is left
-        many = Signal()             # half of the tags are taken
+        many = Signal()             # as many of the tags are taken as may be
+        most_pieces = Signal(range(self._tags + 1))
+        seen = Signal(_SEEN_WIDTH)  # of `done` when the row was visited last
         holds = Signal()            # some granules are held, `spare` more may be
         spare = Signal(signed(len(held_granules) + 1))
 
@@ -231,6 +238,7 @@ class SourceIssue(wiring.Component):
             state.write_row.eq(row),
             state.write_value.progress.eq(now),
             state.write_value.credit.eq(credit),
+            state.write_value.seen.eq(done),
             self.again.payload.eq(row),
             self.dropped.payload.eq(row),
             self.info_slot.eq(slot),
@@ -323,7 +331,7 @@ class SourceIssue(wiring.Component):
         # Where that leaves room for one of another row, two of the longest packets: one is sent while the next is read.
         packet = -(-(self._start + self._longest) // GRANULE_SIZE)
         share = max(self._granules // 2, min(2 * packet, self._granules - packet))
-        most_pieces = max(1, self._tags // 2)
+        unknown, alive = max(1, self._tags // 2), max(1, self._tags - self._tags // 4)
 
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
@@ -335,7 +343,7 @@ class SourceIssue(wiring.Component):
                 found = state.read_value[0]
                 m.d.comb += position.eq(found.progress.position)
                 m.d.sync += [
-                    now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit),
+                    now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit), seen.eq(found.seen),
                     retired.eq(self.retired), done.eq(self.pieces_done),
                 ]
                 m.next = "SLOT"
@@ -345,6 +353,7 @@ class SourceIssue(wiring.Component):
                     next_slot.eq(chains.slot),
                     held_granules.eq(wrap_sub(now.granules, retired.granules)),
                     held_pieces.eq(wrap_sub(now.pieces, done)),
+                    most_pieces.eq(Mux(done[:_SEEN_WIDTH] != seen, alive, unknown)),
                 ]
                 with m.If(credit < self._quantum):
                     m.d.sync += credit.eq(credit + self._quantum)
