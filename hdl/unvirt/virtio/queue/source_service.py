@@ -47,7 +47,7 @@ class SourceService(wiring.Component):
         The personality's access to the transmit buffer.
     used : ``Out(stream.Signature(UsedElement))``
     open, begins, begun : ``In(1)``, ``Out(1)``, ``Out(14)``
-        Packets may begin; one of so many bytes does.
+        Packets may begin, as they may if nobody says; one of so many bytes does.
     retired_row, retired, issued_row, issued : ``In``/``Out``
         Positions (synchronous).
     stat_dropped, violation, at_rest : ``Out(1)``
@@ -82,7 +82,7 @@ class SourceService(wiring.Component):
             "next": Out(range(granules)),
             "free": In(stream.Signature(GranuleChain(granules))),
             "used": Out(stream.Signature(UsedElement(rows))),
-            "open": In(1),
+            "open": In(1, init=1),
             "begins": Out(1),
             "begun": Out(14),
             "retired_row": In(width),
