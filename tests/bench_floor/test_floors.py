@@ -25,6 +25,15 @@ def test_a_microsecond_is_hidden(library, seed, way, packed):
         assert mean >= 16
 
 
+def test_neither_direction_crowds_out_the_other(library, seed):
+    """Both ways at once, packets of 64 bytes: one direction is as fast as the other within 5 %, and near the link's limit."""
+    run = Session(library("wide"), width=256, seed=seed).run(Load(packed=True, transmit=2000, receive=2000))
+    sent, received, least = cycles_per_packet(run, "tx"), cycles_per_packet(run, "rx"), limit(run).cycles
+    print(f"{sent:.2f} and {received:.2f} cycles a packet, limit {least:.2f}")
+    assert 0.95 <= sent / received <= 1.05
+    assert max(sent, received) <= 1.1 * least
+
+
 @pytest.mark.parametrize("way, latency", [("tx", 0), ("tx", 250), ("rx", 0)])
 def test_long_frames_fill_the_link(library, seed, way, latency):
     """Frames of 9,000 bytes take at most 3 % more than the link needs, with buffers of 32 KB: the next one is read while one is sent, and told of

@@ -138,7 +138,7 @@ class ReadIssuer(wiring.Component):
             m.submodules[f"tags_{index}"] = pool = TagPool(self._tags[index])
             clients.append(self._elaborate_front(m, index, pool))
 
-        # Output register, loaded by the clients in turn.
+        # Output register, loaded by the clients, three of the first for one of the second.
         header = Signal(NonPostedHeader, reset_less=True)
         valid = Signal()
         room, load, pick = Signal(), Signal(), Signal()
