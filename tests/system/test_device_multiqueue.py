@@ -155,6 +155,7 @@ def test_fewer_pairs(device):
     simulation.run(4000)
     assert set(arrive(simulation, driver, [flow(number, "udp", back=True) for number in range(20)])) == {0, 1, 2, 3}
     for pairs in (2, 1):
+        fill(driver, limit=30)
         for number in range(12):
             simulation.send_frame(flow(number, "udp", back=True))
         assert go(driver.control.set_pairs(pairs)) == CtrlAck.OK
@@ -250,7 +251,7 @@ def test_several_receive_queues_in_reset_at_once(device, wanted):
     go(driver.pair(3).fill([1600], limit=30))
     simulation.run(3000)
     registers = driver.device
-    simulation.set_link(LinkConfig(latency=6000))
+    simulation.set_link(LinkConfig(latency=3500))            # less than any device waits for a completion
     for number in range(3):                                  # each has reads under way that are answered late
         go(driver.pair(number).fill([1600], limit=30))
         simulation.run(100)
