@@ -92,7 +92,7 @@ def library():
 def make(*, link, seed):
     """Return a small device that has settled, and its host."""
     simulation = Simulation(library(), link=link, seed=seed, random_init=True)
-    simulation.run(3000)
+    simulation.run(100)
     return simulation, HarnessHost(simulation)
 
 
