@@ -199,7 +199,7 @@ def _is_long(name):
 
 
 LENGTHY = ("traffic: ", "wraps: ", "scenario: masks", "resets: ", "races: ", "adversary: ", "order: ", "reads: ", "interrupts: ",
-           "multiqueue: answers", "faults: failing_reads (2")
+           "multiqueue: answers", "multiqueue: nothing_is_used", "multiqueue: all_queues", "multiqueue: some_receive", "faults: failing_reads (2")
 SHORT_EXAMPLES = ("traffic: quick", "traffic: stalls, packed in order", "order: few_credits (many", "resets: reset_under_traffic (virtio",
                   "reads: suppression", "reads: buffers", "interrupts: used_event", "interrupts: suppressed", "interrupts: each_event")
 CASES = {name: case for name, case in _cases() if not _is_long(name)}
