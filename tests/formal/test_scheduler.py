@@ -62,7 +62,10 @@ class SchedulerSpec(Elaboratable):
         return m
 
     def _add_inside(self, m, dut, inner, watched, owed, others):
-        """A row's flag is set just while its number is in the FIFO, once, and in the cycle after it left; what was looked up is what is stored."""
+        """A row's flag is set just while its number is in the FIFO, once, and in the cycle after it left; what was looked up is what is stored.
+
+        The row that is next is not in the FIFO.
+        """
         rows = self._rows
         queued = inner._named_submodules["queued"][0]
         flags, in_order = opened_inside(inner, "queued"), opened_inside(inner, "fifo")
@@ -70,7 +73,8 @@ class SchedulerSpec(Elaboratable):
         fifo = opened_inside(in_order, "entries")
         consume, level = register(fifo, "consume"), queue.level
         set_row, test_row, swept, sweeping = (register(flags, name) for name in ("set_row", "test_row", "swept", "sweeping"))
-        visited, ready = register(inner, "visited"), queued.ready
+        visited, listed, next_valid, next_row = (register(inner, name) for name in ("visited", "listed", "next_valid", "next_row"))
+        ready = queued.ready
 
         def cell(cells, address):
             port = cells.read_port(domain="comb")
@@ -99,19 +103,24 @@ class SchedulerSpec(Elaboratable):
             there = sum(inside & (entry == row) for inside, entry in entries)
             leaving = visited & (test_row == row)
             m.d.comb += Assert((swept <= row + sweeping) | (flag == there + leaving))
+            m.d.comb += Assert(~next_valid | (next_row != row) | ((there == 0) & ~(listed & (set_row == row))))
             flag_of.append(there)
         new = register(flags, "setting") & queued.set_new
         there = Array(flag_of)[watched]
         ahead = Signal(range(rows + 1))
-        m.d.comb += ahead.eq(level)
+        m.d.comb += ahead.eq(level + next_valid)
         for step, (inside, entry) in reversed(list(enumerate(entries))):
             with m.If(inside & (entry == watched)):
-                m.d.comb += ahead.eq(step)
+                m.d.comb += ahead.eq(step + next_valid)
+        is_next = next_valid & (next_row == watched)
+        with m.If(is_next):
+            m.d.comb += ahead.eq(0)
         m.d.comb += [
-            Assert(owed == (there + (new & (set_row == watched)))),
+            Assert(owed == (there + (new & (set_row == watched)) + is_next)),
+            Assert(listed == register(flags, "setting")),
             Assert(owed | (others == 0)),
             Assert(~owed | (others + ahead < rows)),
-            Assert(ready | ~(register(flags, "setting") | visited | owed)),
+            Assert(ready | ~(register(flags, "setting") | visited | owed | next_valid)),
         ]
 
 

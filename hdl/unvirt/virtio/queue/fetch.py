@@ -237,19 +237,25 @@ class FetchSide(wiring.Component):
     def _elaborate_visits(self, m, scheduled, arrived, side, context_free):
         """Rows of lines that have arrived first: each holds a context, of which there are less than half, and which rows in the scheduler want.
 
-        As long as there is none, these are not visited in vain. The side is told of those that wait, so that arrivals come to an end.
+        As long as there is none, these are not visited in vain. The side is told of those that wait, so that arrivals come to an end. A row for which
+        no other waits is visited in the cycle in which its line arrives.
         """
-        m.submodules.arrived = urgent = Queue(row_width(self._config.rows), self._config.meta_contexts // 2)
-        connect(m, arrived, urgent.i)
+        m.submodules.waiting = waiting = Queue(row_width(self._config.rows), self._config.meta_contexts // 2)
         visits, turn, others = side.visits, side.turn, side.others
+        urgent = Signal()
+        row = Mux(waiting.o.valid, waiting.o.payload, arrived.payload)
         of_use = ~self.packed | context_free | self.drain | self.row_drain.fetch
         m.d.comb += [
-            turn.eq(~urgent.o.valid),
+            urgent.eq(waiting.o.valid | arrived.valid),
+            waiting.i.payload.eq(arrived.payload),
+            waiting.i.valid.eq(arrived.valid & (waiting.o.valid | ~visits.ready)),
+            arrived.ready.eq(waiting.i.ready),
+            waiting.o.ready.eq(visits.ready),
+            turn.eq(~urgent),
             others.eq(scheduled.valid & of_use),
-            visits.valid.eq(urgent.o.valid | others),
-            visits.payload.eq(Mux(urgent.o.valid, urgent.o.payload, scheduled.payload)),
-            urgent.o.ready.eq(visits.ready),
-            scheduled.ready.eq(visits.ready & ~urgent.o.valid & of_use),
+            visits.valid.eq(urgent | others),
+            visits.payload.eq(Mux(urgent, row, scheduled.payload)),
+            scheduled.ready.eq(visits.ready & ~urgent & of_use),
         ]
 
     def _elaborate_lines(self, m, answers, packed, reader, walker):

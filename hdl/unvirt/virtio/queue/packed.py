@@ -41,8 +41,8 @@ class PackedController(wiring.Component):
     is silent (enabled, or with ``event_idx`` for that very descriptor), and this one descriptor read once more behind that write [DER-RACE-01]. When
     the driver notifies although work is in progress, notifications are disabled.
 
-    An event takes three cycles, one more if it leads to a line being looked at, and one more if it is of the row of the event before, which waits
-    until that one has read and stored, see :class:`~unvirt.virtio.queue.packed_plan.PackedPlan`.
+    An event takes three cycles, one more if a result, or the end of a chain, leads to a line being looked at, and one more if it is of the row of the
+    event before, which waits until that one has read and stored, see :class:`~unvirt.virtio.queue.packed_plan.PackedPlan`.
 
     Parameters
     ----------
@@ -153,6 +153,7 @@ class PackedController(wiring.Component):
         is_result = Signal()                       # of a line that was looked at
         turn = Signal()                            # it is the row's turn
         kicked = Signal()                          # nothing was under way for the row
+        loading = Signal()
         result = Signal(PackedResult(self._rows))
         write, mode = Signal(), Signal(EventMode)
         task, job = plan.tasks.payload, self.jobs.payload
@@ -162,7 +163,7 @@ class PackedController(wiring.Component):
             state.read_row[0].eq(next_row),
             self.config.row.eq(next_row),
             self.line_row.eq(row),
-            self.line_number.eq(now.taken),
+            self.line_number.eq(Mux(loading, found.taken, now.taken)),
             self.rung_row.eq(row),
             job.row.eq(row), job.line.eq(self.line), job.slot.eq(now.slot), job.lap.eq(now.lap), job.size.eq(size), job.block.eq(block),
             job.position.eq(now.position),
@@ -193,6 +194,16 @@ class PackedController(wiring.Component):
                 move()
                 m.d.sync += [now.open.eq(0), now.going.eq(1)]
 
+        def look():
+            """Have the next line looked at if it is here and there is a place for the job."""
+            m.d.comb += self.jobs.valid.eq(self.line_here & ~now.looking & (job.drop | ~now.open))
+            with m.If(self.jobs.valid & self.jobs.ready):
+                m.d.comb += self.line_take.eq(1)
+                m.d.sync += [now.looking.eq(1), now.taken.eq(now.taken + 1)]
+                with m.If(now.dropped != 0):
+                    m.d.sync += now.dropped.eq(now.dropped - 1)
+                m.next = "PLAN"
+
         picked = Mux(self.results.valid, self.results.payload.row, self.visits.payload)
         free = Signal()
         m.d.comb += free.eq((self.results.valid | self.visits.valid) & ~(plan.busy & (picked == plan.row)))
@@ -221,7 +232,8 @@ class PackedController(wiring.Component):
                     pick()
 
             with m.State("LOAD"):
-                # Whether a doorbell came is looked up in this cycle.
+                # Whether a doorbell came, and whether the next line, is looked up in this cycle.
+                m.d.comb += loading.eq(1)
                 config = self.config.config
                 m.d.sync += [now.eq(found), size.eq(config.size), enabled.eq(config.enabled), block.eq(config.desc[4:6])]
                 with m.If(is_result):
@@ -248,6 +260,8 @@ class PackedController(wiring.Component):
                         m.next = "IDLE"
                 with m.Else():
                     end()
+                    with m.If(~self.end_here):
+                        look()
                 with m.If(is_result & (result.end != LineEnd.DROPPED)):
                     move()
                     m.d.sync += [now.position.eq(now.position + result.chains),
@@ -288,14 +302,8 @@ class PackedController(wiring.Component):
                 m.next = "JOB"
 
             with m.State("JOB"):
-                m.d.comb += self.jobs.valid.eq(self.line_here & ~now.looking & (job.drop | ~now.open))
+                look()
                 with m.If(~self.jobs.valid):
                     hand_over()
-                with m.Elif(self.jobs.ready):
-                    m.d.comb += self.line_take.eq(1)
-                    m.d.sync += [now.looking.eq(1), now.taken.eq(now.taken + 1)]
-                    with m.If(now.dropped != 0):
-                        m.d.sync += now.dropped.eq(now.dropped - 1)
-                    m.next = "PLAN"
             with m.State("PLAN"):
                 hand_over()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A list of the virtqueue rows that want service, each at most once.
 
-    kicks ---> [queued?] ---> FIFO of row numbers ---> visits
-                  ^------------- cleared ----------------'
+    kicks -+-> [queued?] ---> FIFO of row numbers -+-> visits
+           |      ^------------- cleared ----------+
+           +--> next, if no row waits -------------'
 """
 
 from amaranth import *
@@ -20,9 +21,9 @@ class Scheduler(wiring.Component):
 
     A kick of a row that already waits is merged with the first, one of a row being served queues it again; so a kick is never lost and
     never doubled, and the FIFO, as deep as the rows, never overflows. A kick in the very cycle of the row's visit is merged with that visit:
-    whoever serves the visit looks at the state only afterwards.
+    whoever serves the visit looks at the state only afterwards. A row that is kicked while none waits is next, without being queued.
 
-    Latency kick to visit: two cycles, with more than 16 rows three; one visit and one kick per cycle. Input 0 of ``kicks`` never waits
+    Latency kick to visit: one cycle if no row waits; otherwise two at least, with more than 16 rows three. One visit and one kick per cycle. Input 0 of ``kicks`` never waits
     once ``ready`` is high; the others wait while a lower-numbered one is kicking. Rows kicked during the
     sweep after reset are not accepted.
 
@@ -72,15 +73,24 @@ class Scheduler(wiring.Component):
         m.d.comb += row.eq(chosen)
         m.d.comb += kicked.eq(taken & queued.ready)
 
+        next_valid = Signal()
+        next_row = Signal(row_width(self._rows), reset_less=True)
+        alone = Signal()               # no row waits
+        listed = Signal()              # one is on its way to the FIFO, unless it is there
         visited = Signal()
-        m.d.sync += [fifo.i.payload.eq(row), visited.eq(fifo.o.valid & self.visits.ready)]
+        m.d.comb += alone.eq(~next_valid & ~listed & fifo.empty)
+        with m.If(self.visits.ready):
+            m.d.sync += next_valid.eq(0)
+        with m.If(alone):
+            m.d.sync += [next_valid.eq(kicked), next_row.eq(row)]
+        m.d.sync += [fifo.i.payload.eq(row), listed.eq(queued.set_valid), visited.eq(fifo.o.valid & fifo.o.ready)]
         m.d.comb += [
-            queued.set_valid.eq(kicked),
+            queued.set_valid.eq(kicked & ~alone & ~(next_valid & (row == next_row))),
             queued.set_row.eq(row),
             fifo.i.valid.eq(queued.set_new),
-            self.visits.payload.eq(fifo.o.payload),
-            self.visits.valid.eq(fifo.o.valid),
-            fifo.o.ready.eq(self.visits.ready),
+            self.visits.payload.eq(Mux(next_valid, next_row, fifo.o.payload)),
+            self.visits.valid.eq(next_valid | fifo.o.valid),
+            fifo.o.ready.eq(self.visits.ready & ~next_valid),
             queued.test_row.eq(fifo.o.payload),
             queued.clear.eq(visited),
         ]
