@@ -13,6 +13,7 @@ from prove import opened, opened_inside, prove, register  # noqa: E402
 from streams import drive  # noqa: E402
 
 from unvirt.pcie.dma_read_complete import ReadCompleter, _Verdict
+from unvirt.pcie.dma_read_issue import TagRecord
 from unvirt.pcie.tlp import CompletionHeader, TlpBeat
 
 TAGS = 3
@@ -22,7 +23,7 @@ class ReadTagSpec(Elaboratable):
     """Reads are issued with tags that are not out; that a pool gives out no others is proved in ``test_tags.py``, from what is proved here.
 
     A tag is out from its issue until it is released, and while it is out it is in use, in quarantine, or on its way back. A read lives from its issue
-    until it ends, which it does once. Completions are arbitrary, of known tags or not, but a TLP does not begin within another; the link may be reset
+    until it ends, which it does once, with the handle that it was issued with. Completions are arbitrary, of known tags or not, but a TLP does not begin within another; the link may be reset
     at any time.
     """
 
@@ -39,11 +40,13 @@ class ReadTagSpec(Elaboratable):
         out, living = Signal(TAGS), Signal(TAGS)
         issued, released, ended = Signal(TAGS), Signal(TAGS), Signal(TAGS)
         stage_tag, ends = register(inner, "stage_tag"), register(inner, "ends")
+        flushed = Signal()
+        m.d.sync += flushed.eq(dut.flushing)
         m.d.comb += [
             issued.eq(Mux(dut.issued_valid, 1 << dut.issued_tag, 0)),
             released.eq(Mux(dut.released_valid, 1 << dut.released_tag, 0)),
             ended.eq(Mux(ends, 1 << stage_tag, 0)),
-            Assume(~dut.issued_valid | (dut.ready & ~dut.flushing & ((issued & ~out) != 0))),
+            Assume(~dut.issued_valid | (dut.ready & ~flushed & ((issued & ~out) != 0))),
             Assume(~(dut.completions.valid & register(inner, "packet") & dut.completions.payload.first)),
         ]
         m.d.sync += [out.eq((out | issued) & ~released), living.eq((living | issued) & ~ended)]
@@ -96,6 +99,23 @@ class ReadTagSpec(Elaboratable):
             Assert(~packet | ~sweep),
             Assert(~(valid & sweep)),
             Assert(~valid | (packet == ~payload.last)),
+        ]
+
+        # What is known of a read was looked up when it was there, or is that of another, which has ended.
+        records = inner._named_submodules["records"][0]
+        handles = Array(Signal(2, name=f"handle{tag}") for tag in range(TAGS))
+        expected, looked_up = Signal(2), TagRecord(2, 8)(register(inner, "stage_record"))
+        with m.If(dut.issued_valid):
+            m.d.sync += handles[dut.issued_tag].eq(dut.issued.handle)
+        m.d.sync += expected.eq(handles[stage_tag])
+        for tag in range(TAGS):
+            port = records.read_port(domain="comb")
+            m.d.comb += [port.addr.eq(tag), Assert(~living[tag] | (port.data.record.handle == handles[tag]))]
+        begins, goes_on, fresh = (valid & payload.first) | sweep, late & (kept.ends | kept.place), register(inner, "stage_fresh")
+        m.d.comb += [
+            Assert(~goes_on | ~fresh),
+            Assert(~((begins | goes_on) & known & Array(living)[stage_tag]) | fresh | (looked_up.handle == handles[stage_tag])),
+            Assert(~dut.ended_valid | (dut.ended_handle == expected)),
         ]
         return m
 

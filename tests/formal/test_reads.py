@@ -59,7 +59,7 @@ class RequestSpec(Elaboratable):
             m.d.comb += Assume(~requests.valid | may_be_read(most, requests.payload.address, requests.payload.length))
             taken, last, owed = (Signal(shape, name=f"{name}{index}") for name, shape in (("taken", piece), ("last", piece), ("owed", 1)))
             held, held_valid = register(inner, f"held_{index}"), register(inner, f"held_valid_{index}")
-            ends = (dut.issued_valid & (dut.issued.client == index)) + moves(getattr(dut, f"refused_{index}"))
+            ends = register(inner, f"issue_{index}") + moves(getattr(dut, f"refused_{index}"))
             m.d.comb += last.eq(Mux(moves(requests), requests.payload.as_value(), taken.as_value()))
             m.d.sync += [taken.eq(last), owed.eq(owed + moves(requests) - ends)]
             # Each piece is issued or refused, once.
@@ -71,9 +71,20 @@ class RequestSpec(Elaboratable):
             ]
             pieces.append(last)
 
-        expected, client = Signal(piece), Signal()
-        with m.If(dut.issued_valid):
-            m.d.sync += [expected.eq(Mux(dut.issued.client, pieces[1].as_value(), pieces[0].as_value())), client.eq(dut.issued.client)]
+        expected, client, goes = Signal(piece), Signal(), Signal()
+        issues = [register(inner, f"issue_{index}") for index in range(2)]
+        m.d.sync += goes.eq(issues[0] | issues[1])
+        with m.If(issues[0] | issues[1]):
+            m.d.sync += [expected.eq(Mux(issues[1], pieces[1].as_value(), pieces[0].as_value())), client.eq(issues[1])]
+        # What is kept of a read is that of its piece, and is told as the request begins to show.
+        told, kept = dut.issued_valid, dut.issued
+        m.d.comb += [
+            Assert(~(issues[0] & issues[1])),
+            Assert(told == goes),
+            Assert(~told | (dut.tx_nonposted.valid & (dut.issued_tag == dut.tx_nonposted.payload.header.tag) & (kept.client == client))),
+            Assert(~told | ((kept.handle == expected.handle) & (kept.function == expected.function) & (kept.position == expected.buffer))),
+            Assert(~told | ((kept.source == expected.address[:7]) & (kept.remaining == expected.length))),
+        ]
         header = dut.tx_nonposted.payload.header
         end, first_be, last_be = Signal(13), Signal(4), Signal(4)
         m.d.comb += end.eq(expected.address[:2] + expected.length)

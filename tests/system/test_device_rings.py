@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Both kinds of virtqueue: what drivers may do and the device may rely on, and what it may do itself, seen in memory and on the link."""
 
+import functools
 import random
 
 import pytest
@@ -230,6 +231,21 @@ def test_buffers_are_taken_before_their_doorbell(small, wanted):
         assert driver.tx.notifications == before + 1
         assert frames_out(simulation) == [b"\1" * 60, b"\2" * 60]
         assert go(driver.reap()) == 2
+
+
+@pytest.mark.parametrize("wanted", TWO.values(), ids=TWO)
+def test_lines_of_a_ring_stay_in_order(device, wanted):
+    """Packets leave in the order of the ring, although several lines of it are read at once and answered in any order."""
+    simulation, _, driver = start(functools.partial(device, "wide"), wanted, queue_size=256, link=LinkConfig(latency=20, latency_spread=600))
+    for first in (0, 250):
+        sent = [(first + number).to_bytes(2, "little") * 30 for number in range(250)]
+        for frame in sent:
+            go(driver.transmit(frame, publish=False))
+        simulation.record()
+        go(driver.tx.publish())
+        assert go(driver.wait_transmitted(len(sent))) == len(sent)
+        simulation.run(2000)
+        assert frames_out(simulation) == sent
 
 
 @pytest.mark.parametrize("wanted", TWO.values(), ids=TWO)

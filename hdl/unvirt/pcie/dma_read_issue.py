@@ -89,7 +89,7 @@ class ReadIssuer(wiring.Component):
     enable, refuse, extended_tags : ``In(1)``
         Tag tables are swept; answer pieces with an error; tags above 31 may be used.
     issued_valid, issued_tag, issued : ``Out``
-        A tag enters use.
+        A tag enters use, in the first cycle in which its request shows in ``tx_nonposted``.
     released_valid, released_tag : ``In``
         A tag is free again, of client ``ended_client``.
     ended_valid, ended_client : ``In``
@@ -158,22 +158,17 @@ class ReadIssuer(wiring.Component):
         with m.If(load):
             m.d.sync += favour.eq(Mux(pick, 0, favour + (favour != _FAVOUR)))
 
-        # What a request says is worked out for both clients: which of them goes is known last.
+        # What a request says is worked out for both clients: which of them goes is known last. What is kept of it is told a cycle later, and what the
+        # header has of that is taken from there.
+        told = Signal()
+        kept = Signal(self._record, reset_less=True)
+        m.d.sync += told.eq(load)
         with m.Switch(pick):
             for index, client in enumerate(clients):
                 piece = client["piece"]
                 length, first_be, last_be = client["enables"]
                 with m.Case(index):
-                    m.d.comb += [
-                        client["issue"].eq(load),
-                        self.issued_tag.eq(client["tag"]),
-                        self.issued.client.eq(index),
-                        self.issued.handle.eq(piece.handle),
-                        self.issued.function.eq(piece.function),
-                        self.issued.position.eq(piece.buffer),
-                        self.issued.source.eq(piece.address),
-                        self.issued.remaining.eq(piece.length),
-                    ]
+                    m.d.comb += client["issue"].eq(load)
                     with m.If(room):
                         m.d.sync += [
                             header.order.eq(client["order"]),
@@ -184,8 +179,20 @@ class ReadIssuer(wiring.Component):
                             header.last_be.eq(last_be),
                             header.tag.eq(client["tag"]),
                             header.pasid.as_value().eq(0),
+                            kept.client.eq(index),
+                            kept.handle.eq(piece.handle),
+                            kept.position.eq(piece.buffer),
+                            kept.source.eq(piece.address[:2]),
+                            kept.remaining.eq(piece.length),
                         ]
-        m.d.comb += [self.issued_valid.eq(load), self.presented.eq(valid)]
+        m.d.comb += [
+            self.issued_valid.eq(told),
+            self.issued_tag.eq(header.tag),
+            self.issued.eq(kept),
+            self.issued.function.eq(header.function),
+            self.issued.source.eq(Cat(kept.source[:2], header.address[2:])),
+            self.presented.eq(valid),
+        ]
         m.d.comb += self.idle.eq(~valid & ~(clients[0]["busy"] | clients[1]["busy"]))
         return m
 
