@@ -23,8 +23,8 @@ class ReadTagSpec(Elaboratable):
     """Reads are issued with tags that are not out; that a pool gives out no others is proved in ``test_tags.py``, from what is proved here.
 
     A tag is out from its issue until it is released, and while it is out it is in use, in quarantine, or on its way back. A read lives from its issue
-    until it ends, which it does once, with the handle that it was issued with. Completions are arbitrary, of known tags or not, but a TLP does not begin within another; the link may be reset
-    at any time.
+    until it ends, which it does once, with the handle that it was issued with. Completions are arbitrary, of known tags or not, but a TLP does not
+    begin within another; the link may be reset at any time.
     """
 
     def elaborate(self, platform):

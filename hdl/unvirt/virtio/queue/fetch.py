@@ -37,7 +37,7 @@ class FetchSide(wiring.Component):
     Members
     -------
     drain : ``In(1)``
-        Nothing new is fetched; what is in flight comes home.
+        Nothing new is fetched from the cycle after it on; what is in flight comes home.
     hold : ``In(1)``, still : ``Out(1)``
         Nothing new is fetched from the cycle after it on; what is in flight becomes chains, and no walk begins. Nothing is being done, apart from
         reads; one cycle of it means nothing. Once ``hold`` has fallen each row is to be notified of.
@@ -130,6 +130,9 @@ class FetchSide(wiring.Component):
             contexts=contexts, max_chain=config.max_chain, is_sink=self._is_sink)
         m.submodules.store = store = ChainStore(rows=rows, slots=slots, window=window, groups=groups)
         side = select.o
+        # They come from far and go everywhere.
+        drain, hold = Signal(init=1, name="drain_here"), Signal(name="hold_here")
+        m.d.sync += [drain.eq(self.drain), hold.eq(self.hold)]
         connect(m, split.side, select.split_side)
         connect(m, packed.side, select.packed_side)
         for block, index in ((side, 0), (split, 1), (walker, 2)):
@@ -157,15 +160,15 @@ class FetchSide(wiring.Component):
         # every cycle.
         drain_row = Signal(row_width(rows))
         m.d.sync += drain_row.eq(drain_row + 1)
-        resetting = self.row_drain.fetch & ~side.row_clean & ~self.drain
-        m.d.comb += [scheduler.kicks[5].valid.eq(resetting | (self.drain & self.packed & ~meta.at_rest)),
+        resetting = self.row_drain.fetch & ~side.row_clean & ~drain
+        m.d.comb += [scheduler.kicks[5].valid.eq(resetting | (drain & self.packed & ~meta.at_rest)),
                      scheduler.kicks[5].payload.eq(Mux(resetting, self.row_drain.row, drain_row))]
         # A row whose window is full sleeps until some of its chains have gone, or one that waits for more says so.
         m.submodules.made_room = made_room = SkidBuffer(row_width(rows))
         connect(m, store.made_room, made_room.i)
         connect(m, made_room.o, scheduler.kicks[3])
         connect(m, flipped(self.starved), scheduler.kicks[4])
-        self._elaborate_visits(m, scheduler.visits, packed.kicks[0], side, meta.line_free_any)
+        self._elaborate_visits(m, scheduler.visits, packed.kicks[0], side, meta.line_free_any | drain | self.row_drain.fetch)
 
         # Reads and answers.
         connect(m, split.index_reads, meta.index_reads)
@@ -197,12 +200,9 @@ class FetchSide(wiring.Component):
             connect(m, flipped(self.requests), meta.requests)
         for block in (select, reader, walker, store):
             m.d.comb += block.packed.eq(self.packed)
-        # It comes from far and goes everywhere.
-        hold = Signal()
-        m.d.sync += hold.eq(self.hold)
         m.d.comb += [
-            side.drain.eq(self.drain),
-            walker.drain.eq(self.drain),
+            side.drain.eq(drain),
+            walker.drain.eq(drain),
             side.hold.eq(hold),
             walker.hold.eq(hold),
             side.row_drain.eq(self.row_drain),
@@ -234,17 +234,17 @@ class FetchSide(wiring.Component):
         ]
         return m
 
-    def _elaborate_visits(self, m, scheduled, arrived, side, context_free):
+    def _elaborate_visits(self, m, scheduled, arrived, side, may_do):
         """Rows of lines that have arrived first: each holds a context, of which there are less than half, and which rows in the scheduler want.
 
-        As long as there is none, these are not visited in vain. The side is told of those that wait, so that arrivals come to an end. A row for which
-        no other waits is visited in the cycle in which its line arrives.
+        While there is none these are not visited in vain: only if they ``may_do`` something. The side is told of those that wait, so that arrivals
+        come to an end. A row for which no other waits is visited in the cycle in which its line arrives.
         """
         m.submodules.waiting = waiting = Queue(row_width(self._config.rows), self._config.meta_contexts // 2)
         visits, turn, others = side.visits, side.turn, side.others
         urgent = Signal()
         row = Mux(waiting.o.valid, waiting.o.payload, arrived.payload)
-        of_use = ~self.packed | context_free | self.drain | self.row_drain.fetch
+        of_use = ~self.packed | may_do
         m.d.comb += [
             urgent.eq(waiting.o.valid | arrived.valid),
             waiting.i.payload.eq(arrived.payload),

@@ -23,8 +23,8 @@ class Scheduler(wiring.Component):
     never doubled, and the FIFO, as deep as the rows, never overflows. A kick in the very cycle of the row's visit is merged with that visit:
     whoever serves the visit looks at the state only afterwards. A row that is kicked while none waits is next, without being queued.
 
-    Latency kick to visit: one cycle if no row waits; otherwise two at least, with more than 16 rows three. One visit and one kick per cycle. Input 0 of ``kicks`` never waits
-    once ``ready`` is high; the others wait while a lower-numbered one is kicking. Rows kicked during the
+    Latency kick to visit: one cycle if no row waits; otherwise two at least, with more than 16 rows three. One visit and one kick per cycle.
+    Input 0 of ``kicks`` never waits once ``ready`` is high; the others wait while a lower-numbered one is kicking. Rows kicked during the
     sweep after reset are not accepted.
 
     Parameters
