@@ -82,7 +82,7 @@ class RingParser(wiring.Component):
         m.submodules.waiting = waiting = Queue(job_shape, max(2, self._contexts // 16))
         job = Signal(job_shape)
         answer = job.answer
-        # Position of the entry that is the next to become a chain.
+        # Position of the entry whose descriptor is the next to be read.
         m.submodules.following = following = RowMemory(16, rows=self._rows, readers=1)
         connect_sweep(m, self.sweep, (following,))
         index = Signal(7)
@@ -95,6 +95,8 @@ class RingParser(wiring.Component):
         word = Signal(self._data_width)
         head = Signal(16)              # the entry at `index`; much hangs on it, so it is chosen from its word in the cycle before
         seek = Signal()                # it is still to be
+        begins = Signal()              # the line is taken up, at `place`
+        place = Signal(16)
 
         drain = Signal()
         m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
@@ -119,8 +121,8 @@ class RingParser(wiring.Component):
             self.reads.payload.count.eq(run_count),
             following.read_row[0].eq(answer.row),
             following.write_row.eq(answer.row),
-            following.write_valid.eq(self.chains.valid & self.chains.ready),
-            following.write_value.eq(self.chains.payload.position + 1),
+            following.write_valid.eq(self.reads.valid & self.reads.ready),
+            following.write_value.eq(answer.position + index),
             self.finished.payload.eq(answer.row),
             self.free.context.eq(answer.context),
             self.free.row.eq(answer.row),
@@ -163,7 +165,8 @@ class RingParser(wiring.Component):
                     m.next = "START"
             with m.State("START"):
                 # The configuration row is read in this cycle.
-                m.d.sync += [index.eq(job.start), run_count.eq(0), added.eq(job.added), position.eq(answer.position + job.added)]
+                m.d.sync += [index.eq(job.start), run_count.eq(0), added.eq(job.added), position.eq(answer.position + job.added),
+                             begins.eq(1), place.eq(answer.position + job.start)]
                 with m.If(answer.error & ~drain):
                     m.d.comb += self.violation.eq(1)
                 with m.If(answer.error | drain):
@@ -171,14 +174,16 @@ class RingParser(wiring.Component):
                 with m.Else():
                     m.next = "ASK_WORD"
             with m.State("ASK_WORD"):
-                # Lines come as they are answered, and become chains in the order of the ring.
-                turn = (added == answer.count) | (following.read_value[0] == position)
+                # Lines come as they are answered; they become chains, and descriptors are read, in the order of the ring. Were it only chains, one
+                # whose descriptor is read late would hold up all that came after it.
+                turn = ~begins | (following.read_value[0] == place)
                 m.d.comb += self.port.valid.eq(turn)
                 with m.If(~turn):
                     retry(job.start)
                     with m.If(waiting.i.ready):
                         m.next = "IDLE"
                 with m.Elif(self.port.ready):
+                    m.d.sync += begins.eq(0)
                     m.next = "TAKE_WORD"
             with m.State("TAKE_WORD"):
                 m.d.sync += [word.eq(self.port.data), head.eq(self.port.data[:16])]
