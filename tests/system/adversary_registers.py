@@ -247,8 +247,7 @@ class Registers:
                 go(device.config_write(0, 4, features))
             go(device.accept(self._word(features)))
         elif step == "reread":
-            if go(device.status()) & Status.FEATURES_OK:
-                self.features = go(device.accepted())
+            self._reread()
         elif step == "queues":
             for queue in self.queues:
                 self._configure(queue, features >> 8 & 1)
@@ -260,7 +259,14 @@ class Registers:
             bit = {"acknowledge": Status.ACKNOWLEDGE, "driver": Status.DRIVER, "features_ok": Status.FEATURES_OK, "driver_ok": Status.DRIVER_OK}[step]
             go(device.set("device_status", int(go(device.status()) | bit)))
             if step == "features_ok":
+                # Also of a driver that does not look again behind it the device now knows the features.
+                self._reread()
                 self.breaks("NET-CFG-23", features & 16 and go(device.status()) & Status.FEATURES_OK)
+
+    def _reread(self):
+        """Find out which features are negotiated, if they are."""
+        if go(self.device.status()) & Status.FEATURES_OK:
+            self.features = go(self.device.accepted())
 
     def _word(self, features):
         """Return the feature word that the driver accepts."""
