@@ -31,7 +31,6 @@ from traffic import SHORT, Traffic
 __all__ = ["ADDRESSES", "FAULTS", "LENGTHS", "LINK", "PLAY", "Episode"]
 
 LINK = LinkConfig(latency=10, latency_spread=30)
-QUIET = 1000                   # cycles after which nothing is under way any more, where every read is answered
 """Host and link of an episode."""
 
 SIZE = 8
@@ -291,14 +290,13 @@ class Episode(Registers, Requests):
         device = self.device
         go(device.function.command())
         self.look()
-        patience = 2 * self.timeout if self.lost else QUIET
-        self.simulation.run(patience)
+        self.simulation.run(2 * self.timeout)
         self.judge()
         go(device.set("device_status", 0))
         self.wait_reset()
         self.simulation.expect_errors(False)
         self.simulation.expect_quiet(True)
-        self.simulation.run(patience)
+        self.simulation.run(2 * self.timeout)
         self.simulation.expect_quiet(False)
         for queue in device.queues.values():
             queue.outstanding = {}

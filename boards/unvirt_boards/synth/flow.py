@@ -29,7 +29,7 @@ __all__ = ["DEVICE", "Figures", "Routed", "area_by_module", "core_netlist", "mea
 DEVICE = "LFE5UM5G-85F, speed 8, CABGA756"
 _PART = ("--um5g-85k", "--package", "CABGA756", "--speed", "8")
 _PLACE = ("--placer", "static", "--router", "router2")
-"""The best clock of nextpnr's placers, in no more time."""
+"""The static placer gives a better clock than the default one, see docs/architecture.md."""
 
 _TOP = "top"
 _WHOLE = (f"read_rtlil design.il; hierarchy -check -top {_TOP}; setattr -mod -set keep_hierarchy 1 {MODULE}; "
