@@ -82,9 +82,12 @@ class Point:
 
     @property
     def packets(self):
-        """How many packets make a steady state: fewer if they are long, but more than the device takes in before the first has left."""
-        least = 40 if self.quick else 160
-        return max(least, (400 if self.quick else 1500) * 64 // max(64, self.frame // 2), 8 * (self.queues if self.queues > 1 else 0))
+        """How many packets make a steady state: several times what the device takes in before the first has left.
+
+        While it takes them in it reads more descriptors than it sends packets, which is over before the window of the figures begins.
+        """
+        taken_in = self.queues * min(self.config.queue_window, self.ring_size)
+        return max(400 if self.quick else 1500, (8 if self.frame <= 256 and not self.quick else 4) * taken_in)
 
 
 def choose(*, widths=tuple(WIDTHS), extent="usual", seed=1):
