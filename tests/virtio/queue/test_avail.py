@@ -136,3 +136,86 @@ def test_an_index_is_not_read_for_want_of_a_context():
     asked = ask(contexts=1, latency=100, cycles=8000, size=64, obeys=True)
     assert min(asked.lines) > 0
     assert asked.indices <= 2 * sum(asked.lines) + ROWS
+
+
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_a_buffer_beside_the_word_that_notifications_are_wanted(event_idx):
+    """A buffer that the driver makes available, without a word, just before it could see that it is to notify again, is found.
+
+    Covers: DER-RACE-01, SPLIT-ASUP-02
+    """
+    dut = AvailController(data_width=64, rows=ROWS, slots=SLOTS, window=WINDOW, lines=LINES)
+    row, available, fetched = 3, 2, 0
+    answer = finished = None
+
+    async def bench(ctx):
+        nonlocal available, fetched, answer, finished
+        for name, value in (("enabled", 1), ("size", SIZE), ("driver", BASE), ("device", 2 * BASE)):
+            ctx.set(getattr(dut.config.config, name), value)
+        ctx.set(dut.event_idx, event_idx)
+        ctx.set(dut.free_slots, SLOTS)
+        for name in ("index_reads", "ring_reads", "again", "flags"):
+            ctx.set(getattr(dut, name).ready, 1)
+        ctx.set(dut.index_free, 1)
+        ctx.set(dut.ring_free, 1)
+        # It rings as it makes the first buffers available, and once more when the device has begun with them.
+        for now in range(600):
+            ctx.set(dut.visits.valid, now in (10, 30))
+            ctx.set(dut.visits.payload, row)
+            ctx.set(dut.rung, 10 <= now <= 50)
+            for port, item in ((dut.index_answers, answer), (dut.finished, finished)):
+                ctx.set(port.valid, item is not None and item[0] <= now)
+                if item:
+                    ctx.set(port.payload, item[1])
+            if ctx.get(dut.flags.valid) and (event_idx or not ctx.get(dut.flags.payload.data)):
+                # It does not see this yet; what the device has read is older than what it does now.
+                assert answer is None
+                available = 3
+            if ctx.get(dut.index_answers.valid & dut.index_answers.ready):
+                answer = None
+            elif ctx.get(dut.index_reads.valid):
+                answer = now + 20, {"row": row, "value": available, "error": 0}
+            if ctx.get(dut.finished.valid & dut.finished.ready):
+                finished = None
+            elif ctx.get(dut.ring_reads.valid):
+                assert ctx.get(dut.ring_reads.payload.position) == fetched
+                fetched += ctx.get(dut.ring_reads.payload.count)
+                finished = now + 20, row
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-9)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert available == 3, "notifications were never wanted again"
+    assert fetched == 3
+
+
+@pytest.mark.parametrize("there", [("index_answers", "visits"), ("finished", "visits"), ("index_answers", "finished"),
+                                   ("index_answers", "finished", "visits")])
+def test_each_kind_of_event_is_served(there):
+    """Of events of several kinds that never cease each kind is served, every eight cycles at the latest for each kind there is."""
+    dut = AvailController(data_width=64, rows=ROWS, slots=SLOTS, window=WINDOW, lines=LINES)
+    served = []
+
+    async def bench(ctx):
+        ctx.set(dut.config.config, {"enabled": 1, "size": SIZE, "driver": BASE, "device": 2 * BASE})
+        for name in ("index_reads", "ring_reads", "again", "flags"):
+            ctx.set(getattr(dut, name).ready, 1)
+        for name in there:
+            ctx.set(getattr(dut, name).valid, 1)
+        for now in range(400):
+            # No event meets its own row in the plan.
+            ctx.set(dut.index_answers.payload.row, now // 4 % ROWS)
+            ctx.set(dut.visits.payload, (now // 4 + 3) % ROWS)
+            ctx.set(dut.finished.payload, (now // 4 + 5) % ROWS)
+            served.extend((now, name) for name in there if ctx.get(getattr(dut, name).ready))
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-9)
+    simulator.add_testbench(bench)
+    simulator.run()
+    for name in there:
+        times = [0, *(now for now, kind in served if kind == name), 400]
+        assert max(after - before for before, after in zip(times, times[1:])) <= 8 * len(there) + 8, f"{name} had to wait"
