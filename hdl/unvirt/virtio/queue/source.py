@@ -165,6 +165,11 @@ class SourceIssue(wiring.Component):
         row = Signal(row_width(self._rows))
         now = Signal(SourceRow)
         parsed = Signal(16)
+        # The row that is visited next. It is looked up as long as it waits for the one at hand to end: what is found is of the cycle before.
+        waits = Signal()
+        next_row = Signal.like(row)
+        other = Signal()            # it is another row than the one at hand
+        found = state.read_value[0]
         slot = Signal(range(self._slots))
         next_slot = Signal(range(self._slots))
         walked = Signal()           # the next chain was, when its record was looked up
@@ -221,13 +226,18 @@ class SourceIssue(wiring.Component):
         position = Signal(16)
         following = Signal(16)
         looked_up = Signal(range(self._slots))
+        coming = Signal.like(row)
+        ending = Signal()           # the visit at hand is about to
+        m.d.sync += other.eq(coming != row)
         m.d.comb += [
+            coming.eq(Mux(waits, next_row, self.visits.payload)),
+            self.visits.ready.eq(ending & ~waits),
             position.eq(following),
             following.eq(now.position + 1),
             looked_up.eq(next_slot),
-            state.read_row[0].eq(self.visits.payload),
-            self.progress_row.eq(self.visits.payload),
-            chains.parsed_row.eq(self.visits.payload),
+            state.read_row[0].eq(coming),
+            self.progress_row.eq(coming),
+            chains.parsed_row.eq(coming),
             chains.order_row.eq(row),
             chains.order_position.eq(position),
             chains.walked_slot.eq(looked_up),
@@ -316,11 +326,29 @@ class SourceIssue(wiring.Component):
                 wide.eq(allowed),
             ]
 
+        def load():
+            """Begin with the row that was looked up."""
+            m.d.sync += [
+                waits.eq(0), row.eq(next_row), now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit), seen.eq(found.seen),
+                retired.eq(self.retired), done.eq(self.pieces_done),
+            ]
+            m.next = "SLOT"
+
+        def ask():
+            """Ask for the slot of the first chain of the row that was looked up."""
+            m.d.comb += [position.eq(found.progress.position), chains.order_row.eq(next_row)]
+
+        def leave():
+            """Go on with the next row, at once if it was looked up after the last change of this one."""
+            m.next = "IDLE"
+            with m.If(waits & other):
+                load()
+
         def go_on():
             """The packet at hand is under way."""
             begin()
             with m.If(at_end):
-                m.next = "IDLE"
+                leave()
             with m.Elif(spent):
                 m.next = "AGAIN"
             with m.Elif(~walked & ~draining):
@@ -333,20 +361,14 @@ class SourceIssue(wiring.Component):
         share = max(self._granules // 2, min(2 * packet, self._granules - packet))
         unknown, alive = max(1, self._tags // 2), max(1, self._tags - self._tags // 4)
 
+        with m.If(self.visits.valid & self.visits.ready):
+            m.d.sync += [waits.eq(1), next_row.eq(self.visits.payload)]
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
-                m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
-                m.d.sync += row.eq(self.visits.payload)
-                with m.If(self.visits.valid):
-                    m.next = "LOAD"
-            with m.State("LOAD"):
-                found = state.read_value[0]
-                m.d.comb += position.eq(found.progress.position)
-                m.d.sync += [
-                    now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit), seen.eq(found.seen),
-                    retired.eq(self.retired), done.eq(self.pieces_done),
-                ]
-                m.next = "SLOT"
+                ask()
+                m.d.comb += [ending.eq(1), self.idle.eq(~self.visits.valid & ~waits)]
+                with m.If(waits):
+                    load()
             with m.State("SLOT"):
                 m.d.comb += looked_up.eq(chains.slot)
                 m.d.sync += [
@@ -372,7 +394,7 @@ class SourceIssue(wiring.Component):
                 with m.If(~walked & ~draining):
                     m.next = "IDLE"
             with m.State("BEGIN"):
-                m.d.comb += position.eq(now.position + 2)
+                m.d.comb += [position.eq(now.position + 2), ending.eq(last_chain)]
                 m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), first.eq(self.pool_head)]
                 with m.If(drop):
                     m.d.comb += self.stat_dropped.eq(~draining)
@@ -399,6 +421,8 @@ class SourceIssue(wiring.Component):
                 m.next = "DROPPED"
             with m.State("DROPPED"):
                 m.d.comb += self.dropped.valid.eq(1)
+                with m.If(at_end):
+                    ask()
                 with m.If(self.dropped.ready):
                     go_on()
 
@@ -416,6 +440,9 @@ class SourceIssue(wiring.Component):
             with m.State("PIECE"):
                 # Take the granules up to the last byte of the piece first, following the free list, whose links
                 # are the packet's links. So all is known when the piece goes: its answer may come at once.
+                m.d.comb += ending.eq(at_end | spent)
+                with m.If(at_end):
+                    ask()
                 with m.If(short):
                     m.d.comb += self.pool_take.eq(1)
                     m.d.sync += [tail.eq(self.pool_head), ahead.eq(ahead - 1), short.eq(ahead != 1), fresh.eq(0)]
@@ -439,7 +466,8 @@ class SourceIssue(wiring.Component):
                         with m.Elif(final):
                             m.next = "SEGMENT"
             with m.State("AGAIN"):
+                ask()
                 m.d.comb += [self.again.valid.eq(1), state.write_valid.eq(1)]
                 with m.If(self.again.ready):
-                    m.next = "IDLE"
+                    leave()
         return m
