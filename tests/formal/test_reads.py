@@ -197,11 +197,15 @@ class LineSpec(Elaboratable):
                      dut.index_answers.valid, dut.index_answers.payload, dut.finished.valid, dut.finished.payload, dut.index_reads.ready,
                      dut.ring_reads.ready, dut.again.ready, dut.flags.ready, dut.retired, dut.free_slots, dut.unused, dut.added, dut.config.config)
         config = dut.config.config.shape()(register(inner, "config"))
+        plan = opened_inside(inner, "plan")
+        driver, offset, address, line_left = (register(plan, name) for name in ("driver", "offset", "address", "line_left"))
         read = dut.ring_reads.payload
         m.d.comb += [
             # [virtio 2.7] the available ring is aligned to two bytes.
             Assume(~dut.config.config.driver[0]), Assert(~config.driver[0]),
-            Assert(~state(inner, "avail", "LIMIT", "RING") | ~register(inner, "entry")[0]),
+            Assert(~state(plan, "plan", "LIMIT", "RING", "INDEX") | ~(driver[0] | offset[0])),
+            Assert(~state(plan, "plan", "LIMIT") | (line_left == 64 - (driver + offset)[1:7])),
+            Assert(~state(plan, "plan", "RING") | (~address[0] & (line_left == 64 - address[1:7]) & (register(plan, "count") <= line_left))),
             Assert(~dut.ring_reads.valid | in_block(read.address, read.length, 7)),
             Cover(moves(dut.ring_reads) & (read.length == 12) & (read.address[:7] == 128 - 12)),
         ]

@@ -117,14 +117,20 @@ class AvailPlan(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
-        row, now = Signal.like(self.row), Signal(AvailRow)
-        enabled, by_turn, fence = Signal(), Signal(), Signal()
+        row = Signal.like(self.row)
+        now = Signal(AvailRow)
+        enabled = Signal()
+        by_turn = Signal()
+        fence = Signal()
         pending = Signal(16)                   # entries known and not yet requested
         room = Signal(range(self._window + 1))
         free = Signal(range(self._slots + 1))
         ring_left = Signal(16)
         line_left = Signal(7)
-        entry, index = Signal(64), Signal(64)  # addresses
+        driver = Signal(64)
+        offset = Signal(17)                    # of the entries in the driver's area
+        address = Signal(64)                   # of the entries, behind them that of the index
+        following = Signal(64)
         count = Signal(7)
         some = Signal()                        # count is not zero
         soon = Signal()                        # little is known beyond what was asked for
@@ -142,15 +148,15 @@ class AvailPlan(wiring.Component):
             budget.free_slots.eq(self.free_slots),
             budget.held.eq(task.held),
         ]
-        self._drive_requests(m, row, now, count, entry, index, fence)
+        self._drive_requests(m, row, now, count, address, fence)
 
         with m.If(~self.row_drain.fetch):
             m.d.sync += self.row_clean.eq(0)
 
         def take():
             """Take the next task; what it is limited by is found at once."""
-            offset = task.now.fetched & task.mask
-            driver = task.config.driver
+            place = task.now.fetched & task.mask
+            area = task.config.driver
             m.d.comb += self.tasks.ready.eq(1)
             m.next = "IDLE"
             with m.If(self.tasks.valid):
@@ -163,11 +169,11 @@ class AvailPlan(wiring.Component):
                     pending.eq(task.pending),
                     room.eq(Mux(task.held < self._window, self._window - task.held, 0)),
                     free.eq(budget.spare),
-                    ring_left.eq(task.config.size - offset),
-                    entry.eq(driver + 4 + (offset << 1)),
-                    index.eq(driver + 2),
+                    ring_left.eq(task.config.size - place),
+                    driver.eq(area),
+                    offset.eq((place + 2) << 1),
                     # Ring entries are 2-byte aligned; one read stays inside a 128-byte line.
-                    line_left.eq(_LINE - (driver[1:7] + 2 + offset[:6])[:6]),
+                    line_left.eq(_LINE - (area[1:7] + 2 + place[:6])[:6]),
                     back.eq(0),
                 ]
                 m.next = "LIMIT"
@@ -176,6 +182,7 @@ class AvailPlan(wiring.Component):
             m.d.comb += [
                 self.busy.eq(~fsm.ongoing("IDLE")),
                 self.deciding.eq(by_turn & (fsm.ongoing("LIMIT") | fsm.ongoing("RING"))),
+                following.eq(driver + Mux(fsm.ongoing("RING"), 2, offset)),
             ]
             with m.State("IDLE"):
                 take()
@@ -200,6 +207,7 @@ class AvailPlan(wiring.Component):
                     some.eq(asks & ~narrowed & all_limits(lambda limit: limit != 0)),
                     narrow.eq(asks & narrowed & (pending != 0)),
                     quiet.eq(silence),
+                    address.eq(following),
                 ]
                 m.next = "RING"
 
@@ -210,6 +218,7 @@ class AvailPlan(wiring.Component):
                 m.d.comb += self.ring_reads.valid.eq(some & may)
                 m.d.sync += soon.eq(pending == 0)
                 with m.If(~(some & may) | self.ring_reads.ready):
+                    m.d.sync += address.eq(following)
                     m.next = "INDEX"
                     with m.If(by_turn):
                         m.d.sync += [self.parked.eq(some & ~may), self.parked_row.eq(row)]
@@ -252,14 +261,14 @@ class AvailPlan(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _drive_requests(self, m, row, now, count, entry, index, fence):
+    def _drive_requests(self, m, row, now, count, address, fence):
         """Payloads of the requests; valid is driven by the states."""
         m.d.comb += [
             self.index_reads.payload.row.eq(row),
-            self.index_reads.payload.address.eq(index),
+            self.index_reads.payload.address.eq(address),
             self.index_reads.payload.fence.eq(fence),
             self.ring_reads.payload.row.eq(row),
-            self.ring_reads.payload.address.eq(entry),
+            self.ring_reads.payload.address.eq(address),
             self.ring_reads.payload.length.eq(count << 1),
             self.ring_reads.payload.position.eq(now.fetched),
             self.ring_reads.payload.count.eq(count),

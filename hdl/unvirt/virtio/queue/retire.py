@@ -212,7 +212,7 @@ class SourceRetire(wiring.Component):
             "again": Out(stream.Signature(width)),
             "chains": Out(ChainPortSignature(rows, slots, groups)),
             "issued_row": Out(width),
-            "issued": In(SourceRow),
+            "issued": In(16),
             "retired_row": In(width).array(2),
             "retired": Out(SourceRow).array(2),
             "info_slot": Out(range(slots)),
@@ -230,11 +230,14 @@ class SourceRetire(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=3)
-        connect_sweep(m, self.sweep, (state,))
+        # A row is looked up when nothing is written. Others look whenever they like.
+        m.submodules.state = state = RowMemory(SourceRow, rows=self._rows, readers=1, settled=True)
+        m.submodules.progress = progress = RowMemory(SourceRow, rows=self._rows, readers=2)
+        connect_sweep(m, self.sweep, (state, progress))
+        m.d.comb += [progress.write_valid.eq(state.write_valid), progress.write_row.eq(state.write_row),
+                     progress.write_value.eq(state.write_value)]
         for index in range(2):
-            m.d.comb += [state.read_row[index + 1].eq(self.retired_row[index]),
-                         self.retired[index].eq(state.read_value[index + 1])]
+            m.d.comb += [progress.read_row[index].eq(self.retired_row[index]), self.retired[index].eq(progress.read_value[index])]
 
         row = Signal(row_width(self._rows))
         now = Signal(SourceRow)
@@ -288,16 +291,16 @@ class SourceRetire(wiring.Component):
             m.d.sync += self.row_clean.eq(0)
         with m.FSM(name="source_retire"):
             with m.State("IDLE"):
-                m.d.comb += [self.visits.ready.eq(1), self.idle.eq(~self.visits.valid)]
+                m.d.comb += [self.visits.ready.eq(~self.sweep.valid), self.idle.eq(~self.visits.valid)]
                 m.d.sync += row.eq(self.visits.payload)
-                with m.If(self.visits.valid):
+                with m.If(self.visits.valid & ~self.sweep.valid):
                     m.next = "LOAD"
             with m.State("LOAD"):
                 found = state.read_value[0]
                 m.d.comb += position.eq(found.position)
-                m.d.sync += [now.eq(found), issued.eq(self.issued.position)]
+                m.d.sync += [now.eq(found), issued.eq(self.issued)]
                 m.next = "SLOT"
-                with m.If((found.position == self.issued.position) | (mine & self.row_clean)):
+                with m.If((found.position == self.issued) | (mine & self.row_clean)):
                     with m.If(mine & self.issue_clean):
                         m.d.sync += self.row_clean.eq(1)
                     m.next = "IDLE"

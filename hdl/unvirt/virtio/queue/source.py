@@ -148,7 +148,7 @@ class SourceIssue(wiring.Component):
             "count": Out(FetchCount(rows)),
             "dropped": Out(stream.Signature(width)),
             "issued_row": In(width).array(2),
-            "issued": Out(SourceRow).array(2),
+            "issued": Out(16).array(2),
             "stat_dropped": Out(1),
             "idle": Out(1),
             "sweep": In(Sweep(rows)),
@@ -156,11 +156,14 @@ class SourceIssue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.state = state = RowMemory(IssueRow, rows=self._rows, readers=3)
-        connect_sweep(m, self.sweep, (state,))
+        # A row is loaded only if it was not written as it was looked up. Others look whenever they like.
+        m.submodules.state = state = RowMemory(IssueRow, rows=self._rows, readers=1, settled=True)
+        m.submodules.positions = positions = RowMemory(16, rows=self._rows, readers=2)
+        connect_sweep(m, self.sweep, (state, positions))
+        m.d.comb += [positions.write_valid.eq(state.write_valid), positions.write_row.eq(state.write_row),
+                     positions.write_value.eq(state.write_value.progress.position)]
         for index in range(2):
-            m.d.comb += [state.read_row[index + 1].eq(self.issued_row[index]),
-                         self.issued[index].eq(state.read_value[index + 1].progress)]
+            m.d.comb += [positions.read_row[index].eq(self.issued_row[index]), self.issued[index].eq(positions.read_value[index])]
 
         row = Signal(row_width(self._rows))
         now = Signal(SourceRow)
@@ -168,7 +171,9 @@ class SourceIssue(wiring.Component):
         # The row that is visited next. It is looked up as long as it waits for the one at hand to end: what is found is of the cycle before.
         waits = Signal()
         next_row = Signal.like(row)
-        other = Signal()            # it is another row than the one at hand
+        other = Signal()            # it is another row than the one at hand, which was written (`wrote`) as it was looked up
+        wrote = Signal()
+        swept = Signal()
         found = state.read_value[0]
         slot = Signal(range(self._slots))
         next_slot = Signal(range(self._slots))
@@ -228,7 +233,7 @@ class SourceIssue(wiring.Component):
         looked_up = Signal(range(self._slots))
         coming = Signal.like(row)
         ending = Signal()           # the visit at hand is about to
-        m.d.sync += other.eq(coming != row)
+        m.d.sync += [other.eq(coming != row), wrote.eq(state.write_valid), swept.eq(self.sweep.valid)]
         m.d.comb += [
             coming.eq(Mux(waits, next_row, self.visits.payload)),
             self.visits.ready.eq(ending & ~waits),
@@ -341,7 +346,7 @@ class SourceIssue(wiring.Component):
         def leave():
             """Go on with the next row, at once if it was looked up after the last change of this one."""
             m.next = "IDLE"
-            with m.If(waits & other):
+            with m.If(waits & other & ~swept):
                 load()
 
         def go_on():
@@ -367,7 +372,7 @@ class SourceIssue(wiring.Component):
             with m.State("IDLE"):
                 ask()
                 m.d.comb += [ending.eq(1), self.idle.eq(~self.visits.valid & ~waits)]
-                with m.If(waits):
+                with m.If(waits & (other | ~wrote) & ~swept):
                     load()
             with m.State("SLOT"):
                 m.d.comb += looked_up.eq(chains.slot)

@@ -202,7 +202,7 @@ class SourceService(wiring.Component):
             issue.issued_row[0].eq(retire.issued_row),
             retire.issued.eq(issue.issued[0]),
             issue.issued_row[1].eq(self.issued_row),
-            self.issued.eq(issue.issued[1].position),
+            self.issued.eq(issue.issued[1]),
             retire.retired_row[1].eq(self.retired_row),
             self.retired.eq(retire.retired[1].position),
 
