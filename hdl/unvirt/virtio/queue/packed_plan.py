@@ -65,9 +65,9 @@ class PackedTask(data.StructLayout):
 class PackedPlan(wiring.Component):
     """Reads what a row may have, then stores its state.
 
-    A task takes two cycles, each read three more, and what its requests wait. The next one is taken as it is stored. Reads go only where a context is
-    free, so that no row waits here for what another holds; and while rows wait in the scheduler, only for the row whose turn it is: all others go to
-    its tail.
+    A task takes two cycles, one more if it would read but gives way, each read three more, and what its requests wait. The next one is taken as it is
+    stored. Reads go only where a context is free, so that no row waits here for what another holds; and while rows wait in the scheduler, only for
+    the row whose turn it is: all others go to its tail.
 
     Parameters
     ----------
@@ -223,9 +223,11 @@ class PackedPlan(wiring.Component):
                     m.d.sync += count[bit].eq(Cat(reached[number - 1] for number in range(1, _LINE + 1) if number >> bit & 1).any())
                 # The last contexts are for rows that have none, which would never find one free beside rows that come back with every answer. Nobody
                 # else takes any, so that what is free now will be.
-                m.d.sync += [some.eq(least[0]), crowded.eq(by_flight[0] & by_room[0] & by_run[0] & ~least[0]),
-                             may_read.eq(self.room & ~gives_way & Mux(under_way == 0, self.context_free, self.contexts_free))]
+                m.d.sync += [some.eq(least[0]), crowded.eq(by_flight[0] & by_room[0] & by_run[0] & (gives_way | ~least[0])),
+                             may_read.eq(self.room & Mux(under_way == 0, self.context_free, self.contexts_free))]
                 m.next = "READ"
+                with m.If(gives_way):
+                    m.next = "STORE"
             with m.State("READ"):
                 possible = some & may_read
                 m.d.comb += self.reads.valid.eq(possible)

@@ -97,6 +97,8 @@ class RingParser(wiring.Component):
         seek = Signal()                # it is still to be
         begins = Signal()              # the line is taken up, at `place`
         place = Signal(16)
+        ended = Signal()               # a line is, and the controller does not know yet
+        ended_row = Signal.like(self.finished.payload)
 
         drain = Signal()
         m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
@@ -123,7 +125,8 @@ class RingParser(wiring.Component):
             following.write_row.eq(answer.row),
             following.write_valid.eq(self.reads.valid & self.reads.ready),
             following.write_value.eq(answer.position + index),
-            self.finished.payload.eq(answer.row),
+            self.finished.payload.eq(ended_row),
+            self.finished.valid.eq(ended),
             self.free.context.eq(answer.context),
             self.free.row.eq(answer.row),
         ]
@@ -140,10 +143,20 @@ class RingParser(wiring.Component):
                 waiting.i.payload.added.eq(added),
             ]
 
+        def tell():
+            """Go on; the controller hears of the line meanwhile, but if it has not heard of the one before."""
+            m.next = "TELL"
+            with m.If(~ended):
+                m.d.sync += [ended.eq(1), ended_row.eq(answer.row)]
+                m.next = "IDLE"
+
         def finish():
             """All of the line is known. Its context goes back before the controller hears of it, which may itself be waiting for a context."""
             m.d.comb += self.free.valid.eq(1)
-            m.next = "FINISH"
+            tell()
+
+        with m.If(self.finished.ready):
+            m.d.sync += ended.eq(0)
 
         # A cycle old, for from the counts to the choice among all reads it is far: it does not know of a read of two cycles ago.
         room, read_before, unsure = Signal(), Signal(), Signal()
@@ -152,7 +165,7 @@ class RingParser(wiring.Component):
         chosen = word.word_select((index + ~seek)[:entry_bits], 16)
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid)
+                m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid & ~ended)
                 # A new line first: an old one has waited for descriptor reads to come back anyway.
                 with m.If(self.answers.valid):
                     m.d.comb += self.answers.ready.eq(1)
@@ -239,8 +252,6 @@ class RingParser(wiring.Component):
             with m.State("ABANDON"):
                 m.d.comb += self.unused.eq(answer.count - added)
                 finish()
-            with m.State("FINISH"):
-                m.d.comb += self.finished.valid.eq(1)
-                with m.If(self.finished.ready):
-                    m.next = "IDLE"
+            with m.State("TELL"):
+                tell()
         return m

@@ -172,6 +172,8 @@ class SourceIssue(wiring.Component):
         waits = Signal()
         next_row = Signal.like(row)
         other = Signal()            # it is another row than the one at hand, which was written (`wrote`) as it was looked up
+        tail_valid = Signal()       # a row goes to the scheduler's tail
+        tail_row = Signal.like(row)
         wrote = Signal()
         swept = Signal()
         found = state.read_value[0]
@@ -254,7 +256,8 @@ class SourceIssue(wiring.Component):
             state.write_value.progress.eq(now),
             state.write_value.credit.eq(credit),
             state.write_value.seen.eq(done),
-            self.again.payload.eq(row),
+            self.again.payload.eq(tail_row),
+            self.again.valid.eq(tail_valid),
             self.dropped.payload.eq(row),
             self.info_slot.eq(slot),
             self.info.last.eq(tail),
@@ -349,13 +352,20 @@ class SourceIssue(wiring.Component):
             with m.If(waits & other & ~swept):
                 load()
 
+        def come_back():
+            """Leave the row at hand for others; it has its next turn behind them."""
+            m.next = "AGAIN"
+            with m.If(~tail_valid):
+                m.d.sync += [tail_valid.eq(1), tail_row.eq(row)]
+                leave()
+
         def go_on():
             """The packet at hand is under way."""
             begin()
             with m.If(at_end):
                 leave()
             with m.Elif(spent):
-                m.next = "AGAIN"
+                come_back()
             with m.Elif(~walked & ~draining):
                 m.next = "IDLE"
             with m.Else():
@@ -366,12 +376,14 @@ class SourceIssue(wiring.Component):
         share = max(self._granules // 2, min(2 * packet, self._granules - packet))
         unknown, alive = max(1, self._tags // 2), max(1, self._tags - self._tags // 4)
 
+        with m.If(self.again.ready):
+            m.d.sync += tail_valid.eq(0)
         with m.If(self.visits.valid & self.visits.ready):
             m.d.sync += [waits.eq(1), next_row.eq(self.visits.payload)]
         with m.FSM(name="source_issue"):
             with m.State("IDLE"):
                 ask()
-                m.d.comb += [ending.eq(1), self.idle.eq(~self.visits.valid & ~waits)]
+                m.d.comb += [ending.eq(1), self.idle.eq(~self.visits.valid & ~waits & ~tail_valid)]
                 with m.If(waits & (other | ~wrote) & ~swept):
                     load()
             with m.State("SLOT"):
@@ -426,7 +438,7 @@ class SourceIssue(wiring.Component):
                 m.next = "DROPPED"
             with m.State("DROPPED"):
                 m.d.comb += self.dropped.valid.eq(1)
-                with m.If(at_end):
+                with m.If(at_end | spent):
                     ask()
                 with m.If(self.dropped.ready):
                     go_on()
@@ -446,7 +458,7 @@ class SourceIssue(wiring.Component):
                 # Take the granules up to the last byte of the piece first, following the free list, whose links
                 # are the packet's links. So all is known when the piece goes: its answer may come at once.
                 m.d.comb += ending.eq(at_end | spent)
-                with m.If(at_end):
+                with m.If(at_end | spent):
                     ask()
                 with m.If(short):
                     m.d.comb += self.pool_take.eq(1)
@@ -472,7 +484,6 @@ class SourceIssue(wiring.Component):
                             m.next = "SEGMENT"
             with m.State("AGAIN"):
                 ask()
-                m.d.comb += [self.again.valid.eq(1), state.write_valid.eq(1)]
-                with m.If(self.again.ready):
-                    leave()
+                m.d.comb += state.write_valid.eq(1)
+                come_back()
         return m
