@@ -66,8 +66,9 @@ class SourceIssue(wiring.Component):
     """Reserves buffer space for a whole packet and issues its reads.
 
     A packet begins when its chain is walked and all of its granules are free; two cycles for one of a single short segment, and one more per
-    further piece or granule. Of the chains that follow, the next one's record and the slot of the one after it are looked up meanwhile. Packets that
-    are too short or too long are dropped: not fetched, but retired in order.
+    further piece or granule. Of the chains that follow, the next one's record and the slot of the one after it are looked up meanwhile. A visit costs
+    three cycles more, as the next row is looked up while the last packet of the one at hand begins. Packets that are too short or too long are
+    dropped: not fetched, but retired in order.
 
     Rows share in bytes of packets, without the header: a visit gives a row ``quantum`` bytes of credit, it begins packets while credit
     is left, then goes to the tail with what it overdrew. Credit that it could not use is kept, up to two quanta, and lost when nothing is
