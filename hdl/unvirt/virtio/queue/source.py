@@ -236,6 +236,8 @@ class SourceIssue(wiring.Component):
         looked_up = Signal(range(self._slots))
         coming = Signal.like(row)
         ending = Signal()           # the visit at hand is about to
+        loading = Signal()
+        returns = Signal()          # the row at hand is to go to the tail
         m.d.sync += [other.eq(coming != row), wrote.eq(state.write_valid), swept.eq(self.sweep.valid)]
         m.d.comb += [
             coming.eq(Mux(waits, next_row, self.visits.payload)),
@@ -337,10 +339,7 @@ class SourceIssue(wiring.Component):
 
         def load():
             """Begin with the row that was looked up."""
-            m.d.sync += [
-                waits.eq(0), row.eq(next_row), now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit), seen.eq(found.seen),
-                retired.eq(self.retired), done.eq(self.pieces_done),
-            ]
+            m.d.comb += loading.eq(1)
             m.next = "SLOT"
 
         def ask():
@@ -353,20 +352,14 @@ class SourceIssue(wiring.Component):
             with m.If(waits & other & ~swept):
                 load()
 
-        def come_back():
-            """Leave the row at hand for others; it has its next turn behind them."""
-            m.next = "AGAIN"
-            with m.If(~tail_valid):
-                m.d.sync += [tail_valid.eq(1), tail_row.eq(row)]
-                leave()
-
         def go_on():
             """The packet at hand is under way."""
             begin()
-            with m.If(at_end):
-                leave()
-            with m.Elif(spent):
-                come_back()
+            with m.If(at_end | spent):
+                m.d.comb += returns.eq(~at_end)
+                m.next = "AGAIN"
+                with m.If(at_end | ~tail_valid):
+                    leave()
             with m.Elif(~walked & ~draining):
                 m.next = "IDLE"
             with m.Else():
@@ -485,6 +478,15 @@ class SourceIssue(wiring.Component):
                             m.next = "SEGMENT"
             with m.State("AGAIN"):
                 ask()
-                m.d.comb += state.write_valid.eq(1)
-                come_back()
+                m.d.comb += [state.write_valid.eq(1), returns.eq(1)]
+                with m.If(~tail_valid):
+                    leave()
+
+        with m.If(returns & ~tail_valid):
+            m.d.sync += [tail_valid.eq(1), tail_row.eq(row)]
+        with m.If(loading):
+            m.d.sync += [
+                waits.eq(0), row.eq(next_row), now.eq(found.progress), parsed.eq(chains.parsed), credit.eq(found.credit), seen.eq(found.seen),
+                retired.eq(self.retired), done.eq(self.pieces_done),
+            ]
         return m
