@@ -23,13 +23,15 @@ class Asked:
     again: int = 0
 
 
-def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False, active=ROWS):
+def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False, active=ROWS, window=WINDOW, unit=UNIT, indices=ROWS):
     """Return what is :class:`Asked` for in ``cycles``, when a read takes ``latency`` and rings of ``size`` of ``active`` rows are always full.
+
+    At most ``contexts`` lines and ``indices`` may be under way.
 
     The chains of a line are given back when it ends, or one of each row ``every`` so many cycles, and the row is called after as many as in the
     engine; the driver makes as many available, and notifies, unless it ``obeys`` and was told that it need not.
     """
-    dut = AvailController(data_width=64, rows=ROWS, slots=SLOTS, window=WINDOW, lines=LINES)
+    dut = AvailController(data_width=64, rows=ROWS, slots=SLOTS, window=window, lines=LINES)
     asked = Asked()
     retired, fetched, rung, told = [0] * ROWS, [0] * ROWS, [True] * ROWS, [False] * ROWS
     waiting, answers, lines = deque(range(active)), deque(), deque()
@@ -47,7 +49,6 @@ def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False, active=RO
         ctx.set(dut.free_slots, SLOTS)
         for name in ("index_reads", "ring_reads", "again", "flags"):
             ctx.set(getattr(dut, name).ready, 1)
-        ctx.set(dut.index_free, 1)
         position = 0
         for now in range(cycles):
             ctx.set(dut.visits.valid, bool(waiting))
@@ -56,6 +57,7 @@ def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False, active=RO
             offer(ctx, dut.finished, lines, lambda line: line[0], now)
             offer(ctx, dut.index_answers, answers, lambda row: {"row": row, "value": (retired[row] + size) & 0xFFFF, "error": 0}, now)
             ctx.set(dut.ring_free, len(lines) < contexts)
+            ctx.set(dut.index_free, len(answers) < indices)
             ctx.set(dut.retired, retired[position])
             ctx.set(dut.rung, rung[position])
             if ctx.get(dut.rung_clear):
@@ -75,7 +77,7 @@ def ask(*, contexts, latency, cycles, every=0, size=SIZE, obeys=False, active=RO
                     retired[row] += gone
                     rung[row] |= not (obeys and told[row])
                     unused += gone
-                    if row not in waiting and (not every or retired[row] % UNIT == 0):
+                    if row not in waiting and (not every or retired[row] % unit == 0):
                         waiting.append(row)
             ctx.set(dut.unused, unused)
             if ctx.get(dut.flags.valid):
@@ -114,6 +116,13 @@ def test_every_row_finds_a_context(contexts):
     check_shares(ask(contexts=contexts, latency=60, cycles=3000).lines)
 
 
+def test_nobody_waits_for_a_context_of_an_index():
+    """A row that finds none lets those pass whose answers give one back: all rows get on with fewer than there are rows."""
+    asked = ask(contexts=8, latency=40, cycles=4000, indices=2)
+    assert asked.indices >= 4 * ROWS
+    check_shares(asked.lines)
+
+
 @pytest.mark.parametrize("latency, every", [(20, 40), (30, 24)])
 def test_rows_are_served_in_portions(latency, every):
     """A row whose window is nearly full does not read an entry or two whenever something brings it up, but when it is called for there is room, and
@@ -136,6 +145,13 @@ def test_an_index_is_not_read_for_want_of_a_context():
     asked = ask(contexts=1, latency=100, cycles=8000, size=64, obeys=True)
     assert min(asked.lines) > 0
     assert asked.indices <= 2 * sum(asked.lines) + ROWS
+
+
+def test_an_index_is_not_read_while_enough_is_known():
+    """A window smaller than a line is filled many times from what is known before the index is read again."""
+    asked = ask(contexts=8, latency=20, cycles=6000, every=24, size=64, obeys=True, window=8, unit=4)
+    assert asked.entries >= 6000 * ROWS / 24 / 2
+    assert 16 * asked.indices <= asked.entries + 16 * ROWS
 
 
 @pytest.mark.parametrize("event_idx", [False, True])
