@@ -133,7 +133,8 @@ class AvailController(wiring.Component):
 
         row = Signal(row_width(self._rows))
         next_row = Signal.like(row)
-        is_answer, is_finished = Signal(), Signal()
+        is_answer = Signal()
+        is_finished = Signal()
         answer = Signal(SmallAnswer(self._rows))
         index = answer.value[:16]
         now = Signal(AvailRow)                 # the row being served
