@@ -10,7 +10,9 @@ NEXT, WRITE, INDIRECT, AVAIL, USED = 1, 2, 4, 1 << 7, 1 << 15
 HUGE = (1 << 32) - 1
 
 SHAPES = ("good", "good indirect", "backwards", "loop", "nested", "indirect and next", "huge", "out of sequence", "flags in a table", "tiny",
-          "long table", "wrong direction", "empty", "backwards in a table", "no end")
+          "long table", "wrong direction", "empty", "backwards in a table", "no end", "out of sequence", "out of sequence")
+"""One breaks a rule with IN_ORDER only: it comes more often."""
+
 ORDERS = ("good", "index first", "changed after", "stale event", "not told")
 
 
