@@ -123,19 +123,21 @@ class PieceSpec(Elaboratable):
                      dut.dropped.ready, dut.open)
         # A segment is never empty, and a chain that stands alone has as many bytes as it says.
         piece = dut.pieces.payload
-        left, final, unsized = register(inner, "left"), register(inner, "final"), register(inner, "unsized")
-        wide = register(inner, "wide")
-        alone = dut.chains.chain.shape()(register(inner, "chain")).single & ~register(inner, "drop")
-        cuts = state(inner, "source_issue", "PIECE") | (state(inner, "source_issue", "BEGIN") & alone & ~unsized)
+        cut = opened_inside(inner, "cut")
+        left, final, unsized, wide, single = (register(cut, name) for name in ("left", "final", "unsized", "wide", "single"))
+        begins, pieces = state(inner, "source_issue", "BEGIN"), state(inner, "source_issue", "PIECES")
+        alone = single & ~register(inner, "drop")
+        cuts = state(cut, "source_cut", "PIECE") | (begins & alone & ~unsized)
         m.d.comb += [
             Assume(chains.segment.length != 0),
             # What was not cut yet is never nothing, however long the packet waits for granules, and a piece is what it may be before it goes.
-            Assert(~unsized | (left != 0) | ~state(inner, "source_issue", "BEGIN", "SIZE")
-                   | (state(inner, "source_issue", "BEGIN") & register(inner, "drop"))),
-            Assert(~state(inner, "source_issue", "PIECE") | ~unsized),
-            Assert(~state(inner, "source_issue", "SIZE") | unsized),
+            Assert(~unsized | (left != 0) | ~(begins | state(cut, "source_cut", "SIZE")) | (begins & register(inner, "drop"))),
+            Assert(~state(cut, "source_cut", "PIECE") | ~unsized),
+            Assert(~state(cut, "source_cut", "SIZE") | unsized),
+            # A packet is cut while its pieces are waited for, and at no other time.
+            Assert(pieces == ~state(cut, "source_cut", "REST")),
             Assert(~cuts | may_be_read(most, piece.address, piece.length)),
-            Assert(~state(inner, "source_issue", "BEGIN", "SEGMENT", "SIZE", "PIECE", "STORE_DROPPED", "DROPPED")
+            Assert(~(begins | pieces | state(inner, "source_issue", "STORE_DROPPED", "DROPPED"))
                    | (wide == Cat(most != 0, most > 1))),
             # All but the last of a segment end at a block.
             Assert(~cuts | final | (left != 0)),

@@ -19,6 +19,7 @@ from ..contract import Doorbell, QueueConfigPort, row_width
 from .avail_plan import AvailPlan, AvailRow
 from .contract import RowDrain
 from .reads import LineRead, SmallAnswer, SmallRead
+from .row_plan import connect_plan
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["AvailController"]
@@ -128,8 +129,7 @@ class AvailController(wiring.Component):
         connect_sweep(m, self.sweep, (state, coming, hints))
         for name in ("index_reads", "ring_reads", "again"):
             connect(m, getattr(plan, name), flipped(getattr(self, name)))
-        for cells, value in ((state, plan.value), (coming, plan.coming)):
-            m.d.comb += [cells.write_valid.eq(plan.stored), cells.write_row.eq(plan.row), cells.write_value.eq(value)]
+        connect_plan(m, plan, state, coming)
 
         row = Signal(row_width(self._rows))
         next_row = Signal.like(row)

@@ -10,8 +10,9 @@ from amaranth.lib.wiring import In, Out
 
 from ...stream.ring import wrap_sub
 from ..contract import QueueConfig, row_width
-from .contract import RowDrain, worth_fetching
+from .contract import worth_fetching
 from .reads import LineRead, SmallRead
+from .row_plan import plan_members, store_row
 from .slots import SlotBudget
 
 __all__ = ["AvailPlan", "AvailRow", "AvailTask"]
@@ -68,18 +69,14 @@ class AvailPlan(wiring.Component):
     Members
     -------
     tasks : ``In(stream.Signature(AvailTask))``
-    busy, row : ``Out``
-        A task of ``row`` is at hand: what is stored of this row is old.
-    stored : ``Out(1)``, value : ``Out(AvailRow)``, coming : ``Out(1)``
-        The state of ``row`` is to be stored, and whether there may be more to come of it.
     parked, parked_row : ``Out``
         This row is to be called when there is a context for it, and no other before it.
     deciding : ``Out(1)``
         Whether the row at hand will be parked is not known yet: nobody else's turn may come.
     others : ``In(1)``
         Some other row waits for its turn.
-    drain, hold, row_drain, row_clean, index_reads, index_free, ring_reads, ring_free, again, free_slots, unused, added :
-        As in :class:`~unvirt.virtio.queue.avail.AvailController`.
+    index_reads, index_free, ring_reads, ring_free :
+        As in :class:`~unvirt.virtio.queue.avail.AvailController`; for the others see :func:`~unvirt.virtio.queue.row_plan.plan_members`.
     """
 
     def __init__(self, *, rows, slots, window, lines):
@@ -91,28 +88,15 @@ class AvailPlan(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "tasks": In(stream.Signature(AvailTask(rows))),
-            "busy": Out(1),
-            "row": Out(width),
-            "stored": Out(1),
-            "value": Out(AvailRow),
-            "coming": Out(1),
             "parked": Out(1),
             "parked_row": Out(width),
             "deciding": Out(1),
             "others": In(1),
-            "drain": In(1),
-            "hold": In(1),
-            "row_drain": In(RowDrain(rows)),
-            "row_clean": Out(1),
             "index_reads": Out(stream.Signature(SmallRead(rows))),
             "index_free": In(1),
             "ring_reads": Out(stream.Signature(LineRead(rows))),
             "ring_free": In(1),
-            "again": Out(stream.Signature(width)),
-            "free_slots": In(range(slots + 1)),
-            "unused": In(7),
-            "added": In(1),
-        })
+        } | plan_members(AvailRow, rows, slots))
 
     def elaborate(self, platform):
         m = Module()
@@ -245,11 +229,7 @@ class AvailPlan(wiring.Component):
                     m.next = "STORE"
 
             with m.State("STORE"):
-                # What is reset was seen at rest: it is swept, and not written any more.
-                mine = self.row_drain.fetch & (row == self.row_drain.row)
-                m.d.comb += self.stored.eq(~(mine & self.row_clean))
-                with m.If(mine & ~enabled & ~now.index_pending & (now.lines == 0)):
-                    m.d.sync += self.row_clean.eq(1)
+                store_row(m, self, enabled=enabled, rests=~now.index_pending & (now.lines == 0))
                 with m.If(back):
                     m.next = "AGAIN"
                 with m.Else():

@@ -20,6 +20,7 @@ from .packed_heads import LineEnd, PackedJob, PackedResult
 from .packed_lines import LINES, ArrivedLine
 from .packed_plan import PackedPlan, PackedRow
 from .reads import LineRead
+from .row_plan import connect_plan
 from .rows import RowMemory, Sweep, connect_sweep
 
 __all__ = ["PackedController"]
@@ -131,8 +132,7 @@ class PackedController(wiring.Component):
         connect(m, plan.reads, flipped(self.reads))
         connect(m, plan.again, flipped(self.again))
         connect(m, plan.flags, flipped(self.flags))
-        for cells, value in ((state, plan.value), (coming, plan.coming)):
-            m.d.comb += [cells.write_valid.eq(plan.stored), cells.write_row.eq(plan.row), cells.write_value.eq(value)]
+        connect_plan(m, plan, state, coming)
         m.d.comb += [
             *(getattr(plan, name).eq(getattr(self, name)) for name in (
                 "event_idx", "drain", "hold", "row_drain", "others", "room", "context_free", "contexts_free", "retired", "free_slots", "unused",

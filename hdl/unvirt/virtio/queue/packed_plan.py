@@ -12,9 +12,9 @@ from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import QueueConfig, row_width
 from ..spec import EventMode
-from .contract import RowDrain
 from .packed_lines import LINES
 from .reads import LineRead
+from .row_plan import plan_members, store_row
 from .slots import SlotBudget
 
 __all__ = ["AHEAD", "PackedPlan", "PackedRow", "PackedTask"]
@@ -76,13 +76,8 @@ class PackedPlan(wiring.Component):
     Members
     -------
     tasks : ``In(stream.Signature(PackedTask))``
-    busy, row : ``Out``
-        A task of ``row`` is at hand: what is stored of this row is old.
-    stored : ``Out(1)``, value : ``Out(PackedRow)``, coming : ``Out(1)``
-        The state of ``row`` is to be stored, and whether there may be more to come of it.
-    event_idx, drain, hold, row_drain, row_clean, others, reads, room_row, room, context_free, contexts_free, again, flags, retired_row, retired,
-    free_slots, unused, added :
-        As in :class:`~unvirt.virtio.queue.packed.PackedController`.
+    event_idx, others, reads, room_row, room, context_free, contexts_free, flags, retired_row, retired :
+        As in :class:`~unvirt.virtio.queue.packed.PackedController`; for the others see :func:`~unvirt.virtio.queue.row_plan.plan_members`.
     """
 
     def __init__(self, *, data_width, rows, slots, window):
@@ -93,30 +88,17 @@ class PackedPlan(wiring.Component):
         width = row_width(rows)
         super().__init__({
             "tasks": In(stream.Signature(PackedTask(rows))),
-            "busy": Out(1),
-            "row": Out(width),
-            "stored": Out(1),
-            "value": Out(PackedRow),
-            "coming": Out(1),
             "event_idx": In(1),
-            "drain": In(1),
-            "hold": In(1),
-            "row_drain": In(RowDrain(rows)),
-            "row_clean": Out(1),
             "others": In(1),
             "reads": Out(stream.Signature(LineRead(rows))),
             "room_row": Out(width),
             "room": In(1),
             "context_free": In(1),
             "contexts_free": In(1),
-            "again": Out(stream.Signature(width)),
             "flags": Out(stream.Signature(WriteBeat(data_width))),
             "retired_row": Out(width),
             "retired": In(16),
-            "free_slots": In(range(slots + 1)),
-            "unused": In(7),
-            "added": In(1),
-        })
+        } | plan_members(PackedRow, rows, slots))
 
     def elaborate(self, platform):
         m = Module()
@@ -244,11 +226,7 @@ class PackedPlan(wiring.Component):
                     m.next = "PLAN"
 
             with m.State("STORE"):
-                # What is reset was seen at rest: it is swept, and not written any more.
-                mine = self.row_drain.fetch & (row == self.row_drain.row)
-                m.d.comb += self.stored.eq(~(mine & self.row_clean))
-                with m.If(mine & ~config.enabled & (under_way == 0) & ~now.looking):
-                    m.d.sync += self.row_clean.eq(1)
+                store_row(m, self, enabled=config.enabled, rests=(under_way == 0) & ~now.looking)
                 with m.If(crowded & ~self.drain):
                     m.next = "AGAIN"
                 with m.Else():

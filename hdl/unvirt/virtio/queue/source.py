@@ -11,7 +11,7 @@ See :mod:`unvirt.virtio.queue.retire` for the second half.
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, ReadPiece
 from ...stream.ring import wrap_sub
@@ -19,6 +19,7 @@ from ..contract import row_width
 from .contract import LENGTH_WIDTH, ChainPortSignature, RowDrain
 from .read_window import PacketBegin
 from .rows import RowMemory, Sweep, connect_sweep
+from .source_cut import PacketCut
 
 __all__ = ["SourceRow", "PacketInfo", "FetchCount", "SourceIssue"]
 
@@ -63,7 +64,7 @@ class FetchCount(data.StructLayout):
 
 
 class SourceIssue(wiring.Component):
-    """Reserves buffer space for a whole packet and issues its reads.
+    """Decides which packet is read next, and reserves buffer space for all of it before its reads go.
 
     A packet begins when its chain is walked and all of its granules are free; two cycles for one of a single short segment, and one more per
     further piece or granule. Of the chains that follow, the next one's record and the slot of the one after it are looked up meanwhile. A visit costs
@@ -116,7 +117,8 @@ class SourceIssue(wiring.Component):
         self._slots = slots
         self._granules = granules
         self._tags = tags
-        self._buffer_width = buffer_width
+        self._cut = PacketCut(groups=groups, slots=slots, granules=granules, handle_width=handle_width, buffer_width=buffer_width,
+                              start_offset=start_offset)
         self._start = start_offset
         self._header_size = header_size
         self._shortest = shortest
@@ -190,10 +192,6 @@ class SourceIssue(wiring.Component):
         drop = Signal()
         credit = Signal(signed(16))
         cost = Signal(14)
-        group = Signal.like(chain.group)
-        segments_left = Signal(len(chain.segments))
-        segment_index = Signal(3)
-        last_segment = Signal()     # none left
         # What is known a cycle before it decides.
         last_chain = Signal()       # the next chain is the last one parsed
         at_end = Signal()           # the chain at hand was
@@ -204,22 +202,10 @@ class SourceIssue(wiring.Component):
         holds = Signal()            # some granules are held, `spare` more may be
         spare = Signal(signed(len(held_granules) + 1))
 
-        # The piece at hand. `offset` is that of its first byte in `granule`, which is still to be taken if `fresh`, `last_byte` that of its last one
-        # in the last of `ahead` granules still to be taken, if any (`short`). `left` is the rest of the segment behind it.
-        address = Signal(64)
-        length = Signal(10)
-        left = Signal(LENGTH_WIDTH)
-        granule = Signal(range(self._granules))
-        tail = Signal(range(self._granules))
-        offset = Signal(7)
-        fresh = Signal()
-        last_byte = Signal(signed(8))
-        ahead = Signal(3)
-        short = Signal()
-        final = Signal()            # the last one of its segment
-        number = Signal(12)
-        unsized = Signal()          # a segment is: `left` is all of it, `last_byte` is the one before it
-        last_piece = Signal()
+        m.submodules.cut = cut = self._cut
+        connect(m, cut.pieces, flipped(self.pieces))
+        goes = Signal()             # a piece does
+        last_piece = Signal()       # it is the last one of its packet
 
         drain = Signal()
         draining = Signal()
@@ -252,9 +238,19 @@ class SourceIssue(wiring.Component):
             chains.order_position.eq(position),
             chains.walked_slot.eq(looked_up),
             chains.chain_slot.eq(looked_up),
-            chains.segment_group.eq(group),
-            chains.segment_index.eq(segment_index),
-            chains.next_group_of.eq(group),
+            chains.segment_group.eq(cut.segment_group),
+            chains.segment_index.eq(cut.segment_index),
+            chains.next_group_of.eq(cut.next_group_of),
+            cut.segment.eq(chains.segment),
+            cut.next_group.eq(chains.next_group),
+            cut.chain.eq(chains.chain),
+            cut.slot.eq(slot),
+            cut.max_read_request_size.eq(self.max_read_request_size),
+            cut.pool_head.eq(self.pool_head),
+            self.pool_take.eq(cut.start | cut.pool_take),
+            goes.eq(cut.pieces.valid & cut.pieces.ready),
+            last_piece.eq(goes & cut.ends),
+            self.begins.eq(cut.start),
             state.write_row.eq(row),
             state.write_value.progress.eq(now),
             state.write_value.credit.eq(credit),
@@ -263,7 +259,8 @@ class SourceIssue(wiring.Component):
             self.again.valid.eq(tail_valid),
             self.dropped.payload.eq(row),
             self.info_slot.eq(slot),
-            self.info.last.eq(tail),
+            self.info.first.eq(cut.first),
+            self.info.last.eq(cut.tail),
             self.info.count.eq(Mux(drop, 0, need)),
             self.info.length.eq(chain.readable),
             self.info.drop.eq(drop),
@@ -271,70 +268,23 @@ class SourceIssue(wiring.Component):
             self.count.bytes.eq(chain.readable),
             self.begun.slot.eq(slot),
             self.begun.bytes.eq(chain.readable),
-            self.count.count.eq(number),
-            self.count.all.eq(last_piece),
+            self.count_valid.eq(goes),
+            self.count.count.eq(cut.number),
+            self.count.all.eq(cut.ends),
         ]
-        first = Signal(range(self._granules))
-        m.d.comb += self.info.first.eq(first)
-
-        # A piece ends at a block of the largest read allowed since the packet began, which is at most 512 bytes.
-        wide = Signal(2)            # it has 256 bytes at least, 512
-        allowed = Cat(self.max_read_request_size != 0, self.max_read_request_size[1:].any())
-        m.d.sync += wide.eq(wide & allowed)
-        block = Cat(~wide[0], wide[0] & ~wide[1], wide[1])         # in units of 128 bytes
-        block_left, to_end = Signal(10), Signal(9)
-        m.d.comb += [
-            to_end.eq(~address[:9] & Cat(C(0x7F, 7), wide)),
-            block_left.eq(to_end + 1),
-            last_piece.eq(final & last_segment),
-            self.pieces.payload.address.eq(address),
-            self.pieces.payload.length.eq(length),
-            self.pieces.payload.handle.eq(slot),
-            self.pieces.payload.buffer.eq(Cat(offset, granule)),
-        ]
-
-        def piece_ends(end):
-            """Its last byte lies so far behind the beginning of the granule that `offset` counts from, or if `fresh` the one before."""
-            return [last_byte.eq(end[:7]), ahead.eq(end[7:10]), short.eq(end[7:10].any())]
-
-        # The first piece of a segment, worked out in the cycle after its address and length came.
-        with m.If(unsized):
-            m.d.sync += [unsized.eq(0), final.eq(left <= block_left), left.eq(left - block_left)]
-            with m.If(left <= to_end):
-                m.d.sync += [length.eq(left), *piece_ends((last_byte + left[:10])[:10])]
-            with m.Else():
-                m.d.sync += [length.eq(block_left), *piece_ends((Cat(offset, fresh) + to_end)[:10])]
-
-        def next_piece():
-            """Go on behind the piece at hand; all but the first piece of a segment begin at a block."""
-            full = left[9:].any() | (left[8] & ~wide[1]) | (left[7] & ~wide[0])
-            m.d.sync += [
-                address.eq(address + length), granule.eq(tail), number.eq(number + 1), now.pieces.eq(now.pieces + 1),
-                offset.eq(last_byte + 1), fresh.eq(last_byte[:7].all()),
-                length.eq(Mux(full, Cat(C(0, 7), block), left)), left.eq(left - Cat(C(0, 7), block)),
-                held_pieces.eq(held_pieces + 1), many.eq(held_pieces + 1 >= most_pieces),
-            ]
-            with m.If(~final):
-                m.d.sync += [final.eq(~full | (left == Cat(C(0, 7), block))), *piece_ends((last_byte[:7] + left[:9])[:10])]
-                with m.If(full):
-                    m.d.sync += piece_ends(Cat(last_byte[:7], block))
 
         size = chains.chain.readable
         m.d.sync += [walked.eq(chains.walked), last_chain.eq(following == parsed)]
 
         def begin():
             """Load the chain of `next_slot`, whose record was looked up in the cycle before."""
+            m.d.comb += cut.load.eq(1)
             m.d.sync += [
                 slot.eq(next_slot), next_slot.eq(chains.slot),
                 chain.eq(chains.chain),
                 drop.eq((size < self._shortest) | (size > self._longest) | draining),
                 cost.eq(size - self._header_size),
                 need.eq((size[:14] + (self._start + GRANULE_SIZE - 1)) >> 7),
-                address.eq(chains.chain.address), left.eq(size), unsized.eq(chains.chain.single),
-                segments_left.eq(chains.chain.readable_segments), last_segment.eq(chains.chain.single),
-                group.eq(chains.chain.group), segment_index.eq(0),
-                offset.eq(self._start), fresh.eq(0), last_byte.eq(self._start - 1), number.eq(1),
-                wide.eq(allowed),
             ]
 
         def load():
@@ -406,7 +356,6 @@ class SourceIssue(wiring.Component):
                     m.next = "IDLE"
             with m.State("BEGIN"):
                 m.d.comb += [position.eq(now.position + 2), ending.eq(last_chain)]
-                m.d.sync += [granule.eq(self.pool_head), tail.eq(self.pool_head), first.eq(self.pool_head)]
                 with m.If(drop):
                     m.d.comb += self.stat_dropped.eq(~draining)
                     m.d.comb += self.info_valid.eq(1)
@@ -420,13 +369,11 @@ class SourceIssue(wiring.Component):
                     with m.If(self.drain | self.row_drain.services):
                         m.next = "AGAIN"
                 with m.Else():
-                    m.d.comb += [self.pool_take.eq(1), self.begins.eq(1)]
+                    m.d.comb += cut.start.eq(1)
                     m.d.sync += [now.position.eq(following), at_end.eq(last_chain),
                                  credit.eq(credit - cost), spent.eq(credit <= cost),
                                  now.granules.eq(now.granules + need), spare.eq(spare - need), holds.eq(1)]
-                    m.next = "PIECE"
-                    with m.If(~chain.single):
-                        m.next = "SEGMENT"
+                    m.next = "PIECES"
             with m.State("STORE_DROPPED"):
                 m.d.comb += state.write_valid.eq(1)
                 m.next = "DROPPED"
@@ -437,45 +384,18 @@ class SourceIssue(wiring.Component):
                 with m.If(self.dropped.ready):
                     go_on()
 
-            with m.State("SEGMENT"):
-                # It was looked up while the one before was read.
-                m.d.sync += [
-                    address.eq(chains.segment.address), left.eq(chains.segment.length), unsized.eq(1),
-                    segments_left.eq(segments_left - 1), last_segment.eq(segments_left == 1), segment_index.eq(segment_index + 1),
-                ]
-                with m.If(segment_index == 7):
-                    m.d.sync += group.eq(chains.next_group)
-                m.next = "SIZE"
-            with m.State("SIZE"):
-                m.next = "PIECE"
-            with m.State("PIECE"):
-                # Take the granules up to the last byte of the piece first, following the free list, whose links
-                # are the packet's links. So all is known when the piece goes: its answer may come at once.
-                m.d.comb += ending.eq(at_end | spent)
+            with m.State("PIECES"):
+                # Not before the last one: until then the slot shows what became of the packet that had it last.
+                m.d.comb += [ending.eq(at_end | spent), self.info_valid.eq(last_piece), state.write_valid.eq(last_piece),
+                             state.write_value.progress.pieces.eq(now.pieces + 1)]
+                with m.If(at_end & ~spent):
+                    m.d.comb += state.write_value.credit.eq(0)
                 with m.If(at_end | spent):
                     ask()
-                with m.If(short):
-                    m.d.comb += self.pool_take.eq(1)
-                    m.d.sync += [tail.eq(self.pool_head), ahead.eq(ahead - 1), short.eq(ahead != 1), fresh.eq(0)]
-                    with m.If(fresh):
-                        m.d.sync += granule.eq(self.pool_head)
-                with m.Else():
-                    m.d.comb += [
-                        self.pieces.valid.eq(1),
-                        self.count_valid.eq(self.pieces.ready),
-                        self.info_valid.eq(self.pieces.ready & last_piece),
-                        # Not before: until then the slot shows what became of the packet that had it last.
-                        state.write_valid.eq(self.info_valid),
-                        state.write_value.progress.pieces.eq(now.pieces + 1),
-                    ]
-                    with m.If(at_end & ~spent):
-                        m.d.comb += state.write_value.credit.eq(0)
-                    with m.If(self.pieces.ready):
-                        next_piece()
-                        with m.If(last_piece):
-                            go_on()
-                        with m.Elif(final):
-                            m.next = "SEGMENT"
+                with m.If(goes):
+                    m.d.sync += [now.pieces.eq(now.pieces + 1), held_pieces.eq(held_pieces + 1), many.eq(held_pieces + 1 >= most_pieces)]
+                with m.If(last_piece):
+                    go_on()
             with m.State("AGAIN"):
                 ask()
                 m.d.comb += [state.write_valid.eq(1), returns.eq(1)]
