@@ -33,6 +33,14 @@ def test_the_whole_grid():
     assert len(choose(extent="root-complex")) == 8
 
 
+@pytest.mark.parametrize("extent", ["quick", "usual", "full"])
+def test_figures_are_of_a_steady_state(extent):
+    """The window of the figures begins when the device has sent as many packets as it takes in at first."""
+    for point in choose(extent=extent):
+        if point.kind == "throughput":
+            assert 0.3 * point.packets >= point.queues * min(point.config.queue_window, point.ring_size)
+
+
 def row(point, value, **values):
     return Row(quantity="TX cycles per packet", width=point.width, ring=point.ring, queues=point.queues, frame_size=point.frame,
                host_latency_cycles=point.latency, value=value, unit="cycles", limit=value / 2, link=LINKS[point.width].name, **values)

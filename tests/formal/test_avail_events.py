@@ -24,7 +24,8 @@ _FREE = ("event_idx", "drain", "hold", "notified_valid", "notified", "rung", "in
 class AvailEventsSpec(Elaboratable):
     """A row's state says how many of its lines, and whether its index, are being read, whenever no event of it is at hand.
 
-    The solver chooses all inputs. Answers and lines come of reads that were asked for; resets of queues and sweeps are not part of it.
+    The solver chooses all inputs. Answers and lines come of reads that were asked for, and one row at a time is reset; what is swept is not part of
+    it.
     """
 
     def elaborate(self, platform):
@@ -37,14 +38,21 @@ class AvailEventsSpec(Elaboratable):
         m.d.comb += [Value.cast(port).eq(AnySeq(len(Value.cast(port)))) for port in (
             *(getattr(dut, name) for name in _FREE), dut.config.config, dut.index_reads.ready, dut.ring_reads.ready, dut.again.ready,
             dut.flags.ready)]
+        reset = dut.row_drain
+        m.d.comb += [reset.row.eq(AnySeq(len(reset.row))), reset.fetch.eq(AnySeq(1))]
+        was, of = Signal(), Signal.like(reset.row)
+        m.d.sync += [was.eq(reset.fetch), of.eq(reset.row)]
         # Rows keep what they hold when the device is reset, until they are swept.
-        m.d.comb += [dut.row_drain.fetch.eq(0), Assume(~ResetSignal())]
+        m.d.comb += [Assume(~was | ~reset.fetch | (reset.row == of)), Assume(~ResetSignal())]
 
         row, is_answer, is_finished = (register(inner, name) for name in ("row", "is_answer", "is_finished"))
         now, planned_now = plan.tasks.payload.now, data.View(AvailRow, register(plan_inside, "now"))
         loads, later = state(inner, "avail", "LOAD"), state(inner, "avail", "JUDGE", "PLAN", "WRITE_FLAGS")
         stored_already = state(plan_inside, "plan", "AGAIN")
         old = register(inner, "old")
+        # A row in reset is not enabled.
+        m.d.comb += [Assume(~(loads & reset.fetch & (row == reset.row)) | ~dut.config.config.enabled),
+                     Cover(reset.fetch & plan.row_clean & dut.visits.ready)]
         m.d.comb += [Assert(~is_answer | ~is_finished),
                      Assert(~(later | (loads & ~old)) | ~plan.busy | (row != plan.row)), Cover(later & plan.busy & is_answer),
                      Assert(~state(plan_inside, "plan", "RING") | ~register(plan_inside, "some") | (planned_now.lines != LINES)),
@@ -77,6 +85,8 @@ class AvailEventsSpec(Elaboratable):
                 Assert(at_hand | planned | ((stored.index_pending == asked) & (stored.lines == lines))),
                 Assert(planned | ~(loads & mine) | ((stored.index_pending == (asked | is_answer)) & (stored.lines == lines + is_finished))),
                 Assert(~(later & mine) | ((now.index_pending == asked) & (now.lines == lines))),
+                # A row that was seen at rest stays so until its reset has ended, whatever holds up the others.
+                Assert(~(reset.fetch & was & plan.row_clean & (reset.row == number)) | ~(asked | (lines != 0) | (later & mine) | planned)),
                 # One that is at hand as well waits for this one to be stored.
                 Assert(~planned | ((planned_now.index_pending == (asked | (is_answer & loads & mine)))
                                    & (planned_now.lines == lines + (is_finished & loads & mine)))),

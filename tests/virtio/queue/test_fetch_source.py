@@ -165,10 +165,13 @@ def run(config, rng, *, queues, count, shapes, latency, stalls=0.0, size=64, pol
                 while used[row]:
                     head = used[row].pop(0)
                     drivers[row].free += outstanding.pop((row, head))
-            # A polite driver that waits for its buffers to come back shows a missed one as a hang. Then it publishes once, at about the
-            # time at which notifications come on again, and waits once more.
-            if polite and (probing or rng.random() < 0.1):
-                probing = not probing
+            # A polite driver that waits for its buffers to come back shows a missed one as a hang. It does so behind one that it publishes at about
+            # the time at which notifications come on again: within some round trips after it has published others.
+            if polite and not probing and rng.random() < 0.15:
+                probing = True
+                await ctx.tick().repeat(rng.randrange(1, 400))
+            elif probing:
+                probing = False
                 for _ in range(5000):
                     if not outstanding:
                         break
@@ -260,7 +263,7 @@ def test_no_buffer_is_missed_when_notifications_come_back(seed):
     """
     rng = seeded(f"polite {seed}")
     config = DeviceConfig(data_width=64, rows=4, queue_pairs=2)
-    got, expected, silenced = run(config, rng, queues=(1, 3), count=100, shapes=SHAPES["single"], latency=(5, 120), polite=True)
+    got, expected, silenced = run(config, rng, queues=(1, 3), count=140, shapes=SHAPES["single"], latency=(5, 120), polite=True)
     assert sorted(got) == sorted(frame for frames in expected.values() for frame in frames)
     assert len(silenced) > 4, "drivers were hardly ever told to be quiet: nothing was tested"
 

@@ -120,7 +120,7 @@ class AvailController(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # A row at hand in the plan is not looked up, nor one that is being swept; while the engine is drained there are no visits.
+        # Of a row at hand in the plan, or being swept, nothing that is found is used; while the engine is drained there are no visits.
         m.submodules.state = state = RowMemory(AvailRow, rows=self._rows, readers=1, settled=True)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
         # What the newest doorbell of each row told.
@@ -234,6 +234,9 @@ class AvailController(wiring.Component):
                     m.d.sync += now.lines.eq(found.lines - 1)
                 with m.If(~old):
                     m.next = "JUDGE"
+                # A row that was seen at rest is being swept: what is found of it would be old, should the plan take long.
+                with m.If(self.row_drain.fetch & plan.row_clean & (row == self.row_drain.row)):
+                    m.next = "IDLE"
 
             with m.State("JUDGE"):
                 stale = now.stale | self.rung
