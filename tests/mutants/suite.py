@@ -25,6 +25,8 @@ from unvirt_sim.harness import Simulation
 from unvirt_sim.harness_host import HarnessHost, run_driver
 from unvirt_sim.link import LinkConfig
 
+from rates import RATES, WRAPS
+
 SYSTEM = Path(__file__).parents[1] / "system"
 if str(SYSTEM) not in sys.path:
     sys.path.append(str(SYSTEM))
@@ -40,10 +42,16 @@ __all__ = ["CASES", "CONFIG", "LONG", "SYSTEM", "UNBOUNDED", "Trial"]
 CONFIG = preset("minimal").with_options(completion_timeout=TIMEOUT, queue_pairs=4, rows=16, control_queue=True, msix_vectors=12,
                                         chain_slots=128, meta_contexts=64)
 
-MODULES = ("net", "multiqueue", "order", "faults", "resets", "interrupts", "reads", "races")
+MODULES = ("net", "multiqueue", "order", "faults", "resets", "interrupts", "reads", "races", "rings", "packed_ring", "queue_reset", "coalescing",
+           "control", "features", "suspend", "thrift")
 
 OTHER_DEVICE = {"preset": "wide", "width": 512}
 """Arguments of tests that would be the same case again: there is one device here."""
+
+OF_OTHER_DEVICES = ("suspend: no_further_buffers", "thrift: golden_counts (packed, send eight", "thrift: golden_counts (packed, receive eight",
+                    "thrift: as_many_as_usual (20", "thrift: more_than_usual", "thrift: a_run_without_end", "queue_reset: registers",
+                    "features: every_legal_pair", "features: pairs_of_other_features")
+"""Cases that count on another window, ring or number of queues, or need no device at all."""
 
 OF_LARGER_DEVICES = ("enumeration", "mergeable")
 """Scenarios of a device with fewer rows (a reset takes a cycle for each) or larger pools."""
@@ -138,7 +146,9 @@ def _tests(module):
             fixtures = set(inspect.signature(function).parameters) - set(arguments)
             if fixtures <= {"device", "small"} and not any(arguments.get(key) == value for key, value in OTHER_DEVICE.items()):
                 label = ", ".join(label for label, _ in chosen)
-                yield f"{module}: {name.removeprefix('test_')}" + (f" ({label})" if label else ""), partial(_call, function, fixtures, arguments)
+                case = f"{module}: {name.removeprefix('test_')}" + (f" ({label})" if label else "")
+                if not case.startswith(OF_OTHER_DEVICES):
+                    yield case, partial(_call, function, fixtures, arguments)
 
 
 def _call(function, fixtures, arguments, make):
@@ -193,6 +203,7 @@ def _cases():
                 yield f"scenario: {name}, {ring}", partial(_scenario, name, wanted)
     for module in MODULES:
         yield from _tests(module)
+    yield from (RATES | WRAPS).items()
     for name, (packed, events) in EPISODES.items():
         yield f"adversary: {name}", partial(_episodes, packed, events)
 
@@ -203,9 +214,12 @@ def _is_long(name):
 
 
 LENGTHY = ("traffic: ", "wraps: ", "scenario: masks", "resets: ", "races: ", "adversary: ", "order: ", "reads: ", "interrupts: ",
-           "multiqueue: answers", "multiqueue: nothing_is_used", "multiqueue: all_queues", "multiqueue: some_receive", "faults: failing_reads (2")
+           "multiqueue: answers", "multiqueue: nothing_is_used", "multiqueue: all_queues", "multiqueue: some_receive", "faults: failing_reads (2",
+           "suspend: with_traffic", "suspend: at_every_moment", "rings: what_is_not", "rings: no_interrupt", "control: commands_on")
 SHORT_EXAMPLES = ("traffic: quick", "traffic: stalls, packed in order", "order: few_credits (many", "resets: reset_under_traffic (virtio",
-                  "reads: suppression", "reads: buffers", "interrupts: used_event", "interrupts: suppressed", "interrupts: each_event")
+                  "reads: suppression", "reads: buffers", "suspend: with_traffic (default, packed events",
+                  "rings: what_is_not_available_is_not_believed (events", "interrupts: used_event", "interrupts: suppressed",
+                  "interrupts: each_event")
 CASES = {name: case for name, case in _cases() if not _is_long(name)}
 """Cases by name: functions of what makes a device."""
 
