@@ -165,6 +165,7 @@ class VirtioFunction(wiring.Component):
         m.d.comb += [
             engine.msix_enable.eq(control.msix_enable),
             engine.max_read_request_size.eq(control.max_read_request_size),
+            engine.extended_tags.eq(control.extended_tags),
             engine.dma_idle.eq(dma_read.idle & dma_write.idle),
             dma_write.urgent.eq(engine.writes_urgent),
         ]

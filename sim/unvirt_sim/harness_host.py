@@ -13,9 +13,9 @@ from .host import HostError
 __all__ = ["HarnessHost", "run_driver"]
 
 _MESSAGES = 0xFEE0_0000
-_MEMORY = 0x1000_0000
-_HIGH_MEMORY = (0x5A5A_5A12_0000_0000, 0xA5A5_A5ED_0000_0000)
-"""Each bit of the upper half is 1 in one of them: a bit that is lost leads elsewhere."""
+_MEMORY = (0x2A80_0000, 0xD500_0000)
+_HIGH_MEMORY = (0x5A5A_5A12_2A80_0000, 0xA5A5_A5ED_D500_0000)
+"""Each bit from the 23rd on is 1 in one of them and 0 in the other: a bit that is lost leads elsewhere."""
 _BARS = 0x8_0000_0000
 
 
@@ -31,7 +31,7 @@ def run_driver(coroutine):
 class HarnessHost:
     """A host on :class:`~unvirt_sim.harness.Simulation`.
 
-    Allocations alternate between below and above 4 GiB, so that both header forms are used; those above between two places.
+    Allocations alternate between below and above 4 GiB, so that both header forms are used; each between two places.
 
     Parameters
     ----------
@@ -43,8 +43,9 @@ class HarnessHost:
     def __init__(self, simulation, *, low_memory=False):
         self.simulation = simulation
         simulation.add_message_window(_MESSAGES, 0x1_0000)
-        self._next = {place: place for place in (_MEMORY, *_HIGH_MEMORY)}
-        self._turn = itertools.cycle((_MEMORY,) if low_memory else (_HIGH_MEMORY[0], _MEMORY, _HIGH_MEMORY[1], _MEMORY))
+        self._next = {place: place for place in (*_MEMORY, *_HIGH_MEMORY)}
+        places = itertools.chain(*zip(_HIGH_MEMORY, _MEMORY, strict=True))
+        self._turn = itertools.cycle(_MEMORY[:1] if low_memory else tuple(places))
         self._sizes = {}
         self._seen = defaultdict(int)
         self._taken = defaultdict(int)

@@ -112,8 +112,8 @@ class PieceSpec(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        dut = SourceIssue(rows=2, slots=4, groups=2, granules=8, tags=4, handle_width=2, buffer_width=10, start_offset=12, header_size=0,
-                          shortest=12, longest=300, quantum=128)
+        dut = SourceIssue(rows=2, slots=4, groups=2, granules=8, tags=4, short_tags=4, handle_width=2, buffer_width=10, start_offset=12,
+                          header_size=0, shortest=12, longest=300, quantum=128)
         m.submodules.dut = inner = opened(dut)
         most = AnyConst(3)
         m.d.comb += dut.max_read_request_size.eq(most)

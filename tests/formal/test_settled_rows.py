@@ -22,7 +22,7 @@ ROWS = 2
 
 def issue_stage():
     """Return the issue stage, and what gives the state in which it has just used what it looked up."""
-    dut = SourceIssue(rows=ROWS, slots=4, groups=2, granules=8, tags=4, handle_width=2, buffer_width=10, start_offset=12, header_size=0,
+    dut = SourceIssue(rows=ROWS, slots=4, groups=2, granules=8, tags=4, short_tags=4, handle_width=2, buffer_width=10, start_offset=12, header_size=0,
                       shortest=12, longest=300, quantum=128)
     return dut, lambda inner: state(inner, "source_issue", "SLOT")
 

@@ -43,15 +43,16 @@ CONFIG = preset("minimal").with_options(completion_timeout=TIMEOUT, queue_pairs=
                                         chain_slots=128, meta_contexts=64)
 
 MODULES = ("net", "multiqueue", "order", "faults", "resets", "interrupts", "reads", "races", "rings", "packed_ring", "queue_reset", "coalescing",
-           "control", "features", "suspend", "thrift")
+           "control", "features", "suspend", "thrift", "shortage")
 
 OTHER_DEVICE = {"preset": "wide", "width": 512}
 """Arguments of tests that would be the same case again: there is one device here."""
 
 OF_OTHER_DEVICES = ("suspend: no_further_buffers", "thrift: golden_counts (packed, send eight", "thrift: golden_counts (packed, receive eight",
                     "thrift: as_many_as_usual (20", "thrift: more_than_usual", "thrift: a_run_without_end", "queue_reset: registers",
-                    "features: every_legal_pair", "features: pairs_of_other_features")
-"""Cases that count on another window, ring or number of queues, or need no device at all."""
+                    "features: every_legal_pair", "features: pairs_of_other_features", "shortage: a_queue_without_answers",
+                    "shortage: long_chains_on_all_queues")
+"""Cases that count on another window, ring, number of queues or groups, or on a longer timeout, or need no device at all."""
 
 OF_LARGER_DEVICES = ("enumeration", "mergeable")
 """Scenarios of a device with fewer rows (a reset takes a cycle for each) or larger pools."""

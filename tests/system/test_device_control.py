@@ -114,3 +114,40 @@ def test_a_refused_command_changes_nothing(device, wanted):
         go(driver.reset_queue("tx"))
         go(driver.restart_queue("tx"))
         assert go(control.coalescing(TX)) == (CtrlAck.OK, (7, 70))
+
+
+@pytest.mark.parametrize("wanted", TWO.values(), ids=TWO)
+def test_commands_of_one_descriptor(device, wanted):
+    """A command without room for an answer is used with a length of zero and nothing is read beyond it; one without a command gets ERR, and not a
+    byte more is written than that.
+    """
+    rng = random.Random("one descriptor")
+    simulation, host, driver = start(device, wanted | MULTIQUEUE)
+    queue = driver.control.queue
+    for size, writable in [*((size, False) for size in range(1, 18)), *((size, True) for size in (1, 2, 8, 15, 16, 17, 64))]:
+        buffer = ScatterBuffer(host, [size], writable=writable, rng=rng)
+        go(buffer.store((CTRL_HEADER.pack(*Ctrl.MQ_VQ_PAIRS_SET) + b"\1\0" + bytes(16))[:size] if not writable else b""))
+        simulation.record()
+        go(queue.add(buffer.elements()))
+        go(queue.publish())
+        simulation.run(6000)
+        used, = go(queue.harvest())
+        assert used.length == int(writable)
+        records = simulation.records()
+        if writable:
+            assert go(buffer.load(1)) == bytes([CtrlAck.ERR])
+            assert not hits(records, Seen.UP_READ, buffer.base, buffer.size)
+        else:
+            go(buffer.check_unchanged())
+            assert not hits(records, Seen.UP_WRITE, buffer.base, buffer.size)
+            assert sum(length for *_, length in hits(records, Seen.UP_READ, buffer.base, buffer.size)) == size
+        buffer.free()
+
+
+def test_commands_of_many_descriptors(device):
+    """Commands of up to 31 descriptors in a packed ring: what follows lies where the driver looks for it."""
+    _, _, driver = start(device, PACKED | MULTIQUEUE)
+    for pieces in (15, 16, 17, 24, 31, 5):
+        data = CTRL_HEADER.pack(*Ctrl.MQ_VQ_PAIRS_SET) + b"\1\0"
+        cut = [1] * len(data) + [0] * (pieces - 1 - len(data))
+        assert go(driver.control.command(Ctrl.MQ_VQ_PAIRS_SET, b"\1\0", cut=cut)) == CtrlAck.OK

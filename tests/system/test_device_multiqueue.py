@@ -326,3 +326,47 @@ def test_all_queues_at_once_with_a_slow_host(device, wanted):
             go(driver.pair(number).transmit(flow(number, "udp")))
         simulation.run(30_000)
         assert [go(driver.pair(number).reap()) for number in range(PAIRS)] == [1] * PAIRS
+
+
+@pytest.mark.parametrize("latency", [20, 500])
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_every_queue_interrupts_by_its_own_vector(device, wanted, latency):
+    """Of several pairs each queue is waited for by its own interrupt, while the others are used too: none is missing, none comes of another."""
+    rng = random.Random(f"vectors {latency}")
+    simulation, host = device("default", **several_pairs(), link=LinkConfig(latency=latency))
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=wanted, queue_size=32, interrupts="msix", pairs=PAIRS))
+    fill(driver)
+    pairs = [driver.pair(number) for number in range(PAIRS)]
+    assert len({vector for pair in pairs for vector in pair.vectors[1:]}) == 2 * PAIRS
+    flows = {}
+    for number in range(40):
+        flows.setdefault(number % PAIRS, []).append(number)
+        go(pairs[number % PAIRS].transmit(flow(number, "udp")))
+        simulation.run(500)
+    for pair in pairs:
+        assert go(pair.wait_transmitted(10)) == 10
+    for alone in range(PAIRS):                               # one at a time: its vectors and no other
+        simulation.run(3000 + 20 * latency)
+        for pair in pairs:
+            go(pair.rx.enable_interrupts())
+            go(pair.tx.enable_interrupts())
+        before = [host.interrupt_count(vector) for vector in range(2 * PAIRS + 1)]
+        go(pairs[alone].transmit(flow(flows[alone][-1], "udp")))
+        simulation.send_frame(flow(flows[alone][-1], "udp", back=True))
+        simulation.run(3000 + 20 * latency)
+        after = [host.interrupt_count(vector) for vector in range(2 * PAIRS + 1)]
+        assert [vector for vector in range(2 * PAIRS + 1) if after[vector] != before[vector]] == [1 + 2 * alone, 2 + 2 * alone]
+        assert len(go(pairs[alone].receive(1))) == 1
+        assert go(pairs[alone].wait_transmitted(1)) == 1
+    for _ in range(6):                                       # all at once
+        chosen = [rng.choice(flows[number]) for number in range(PAIRS)]
+        for number, pair in enumerate(pairs):
+            go(pair.transmit(flow(chosen[number], "udp")))
+        simulation.run(2000 + 10 * latency)
+        for number in chosen:
+            simulation.send_frame(flow(number, "udp", back=True))
+        for number, pair in enumerate(pairs):
+            assert go(pair.receive(1)) == [flow(chosen[number], "udp", back=True)]
+            assert go(pair.wait_transmitted(1)) == 1
+            go(pair.fill([1600], limit=16))

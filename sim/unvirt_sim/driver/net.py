@@ -70,22 +70,23 @@ class NetDriver(QueueDriver):
 
         With MQ negotiated ``pairs`` queue pairs are set up, and with ``choose`` asked for; see :meth:`pair`.
 
-        ``interrupts`` is "msix" (one vector for configuration changes and each queue), "shared" (one vector for all),
+        ``interrupts`` is "msix" (one vector for configuration changes and each queue of each pair), "shared" (one vector for all),
         "intx" or "poll". ``order`` is how descriptor slots are taken; IN_ORDER forces "fifo".
         """
         device = self.device
         check_interrupts(interrupts)
         await device.negotiate(wanted, required)
-        vectors = await self.use_interrupts(interrupts, (CONFIG_VECTOR, RX_VECTOR, TX_VECTOR))
+        vectors = await self.use_interrupts(interrupts, (CONFIG_VECTOR, *range(RX_VECTOR, RX_VECTOR + 2 * pairs)))
         order = "fifo" if device.has(Feature.IN_ORDER) else order
         options = {"size": queue_size, "order": order, "rng": self.rng}
-        self.rx = await device.setup_queue(self.RXQ, vector=vectors[1], **options)
-        self.tx = await device.setup_queue(self.TXQ, vector=vectors[2], **options)
+        self.rx = await device.setup_queue(self.RXQ, vector=vectors[RX_VECTOR], **options)
+        self.tx = await device.setup_queue(self.TXQ, vector=vectors[TX_VECTOR], **options)
         self._pairs = [self]
         for number in range(1, pairs):
             other = copy.copy(self)
-            other.rx = await device.setup_queue(2 * number, vector=vectors[1], **options)
-            other.tx = await device.setup_queue(2 * number + 1, vector=vectors[2], **options)
+            other.vectors = (vectors[0], *vectors[1 + 2 * number:3 + 2 * number])
+            other.rx = await device.setup_queue(2 * number, vector=other.vectors[1], **options)
+            other.tx = await device.setup_queue(2 * number + 1, vector=other.vectors[2], **options)
             self._pairs.append(other)
         if device.has(Feature.CTRL_VQ):
             most = await device.config(NetConfig.MAX_VIRTQUEUE_PAIRS, 2) if device.has(Feature.MQ) else 1

@@ -10,6 +10,8 @@ AVAIL flag equals the driver's wrap counter and USED does not, and used when bot
 descriptor of a list last. The device answers with one descriptor per list, in the slot where it begins if it uses buffers in order.
 """
 
+from collections import deque
+
 from . import checks
 from .checks import check
 from .spec import EVENT, PACKED_DESCRIPTOR, DescFlag, EventMode, Feature
@@ -30,6 +32,9 @@ class PackedQueue(VirtQueue):
         if not 1 <= size <= 32768:
             raise ValueError(f"Queue size must be between 1 and 32768, not {size!r}")
         super().__init__(host, index, size, features, **options)
+        if self.order == "random":
+            # An id is any number of 16 bits [2.8.5].
+            self._free = deque(self.rng.sample(range(0x10000), size))
         self.strict = strict
         self.desc = host.alloc(16 * size, 16)
         self.driver_event = host.alloc(4, 4, writable=False)

@@ -52,6 +52,7 @@ class Bench(Elaboratable):
             source.issued_row.eq(fetch.head_row), fetch.head.eq(source.issued),
             fetch.indirect_enabled.eq(1),
             source.max_read_request_size.eq(2),
+            source.extended_tags.eq(1),
         ]
         return m
 

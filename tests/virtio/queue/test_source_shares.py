@@ -26,8 +26,8 @@ class Bench(Elaboratable):
         self.open = Signal(init=1)        # the way to the scheduler's tail
         self.done = Array(Signal(16, name=f"done{row}") for row in range(len(sizes)))
         rows = len(sizes)
-        self.issue = SourceIssue(rows=rows, slots=64, groups=16, granules=GRANULES, tags=64, handle_width=6, buffer_width=15, start_offset=20,
-                                 header_size=HEADER, shortest=HEADER + 14, longest=HEADER + 9018, quantum=QUANTUM)
+        self.issue = SourceIssue(rows=rows, slots=64, groups=16, granules=GRANULES, tags=64, short_tags=64, handle_width=6, buffer_width=15,
+                                 start_offset=20, header_size=HEADER, shortest=HEADER + 14, longest=HEADER + 9018, quantum=QUANTUM)
         self.scheduler = Scheduler(rows=rows, kicks=2)
 
     def elaborate(self, platform):

@@ -91,7 +91,7 @@ class QueueEngine(wiring.Component):
         Notification coalescing, see :class:`~unvirt.virtio.queue.coalescer.Coalescer`.
     sink_packets, sink_word, sink_data, sink_buffers, sink_crowded, sink_behind, mergeable :
         The sink service.
-    msix_enable, max_read_request_size : ``In``
+    msix_enable, max_read_request_size, extended_tags : ``In``
     dma_idle : ``In(1)``
         Both DMA engines and the interrupt path have nothing under way.
     drain : ``Out(1)``
@@ -144,6 +144,7 @@ class QueueEngine(wiring.Component):
             "mergeable": In(1),
             "msix_enable": In(1),
             "max_read_request_size": In(3),
+            "extended_tags": In(1),
             "dma_idle": In(1),
             "drain": Out(1),
             "request_abandoned": Out(1),
@@ -259,6 +260,7 @@ class QueueEngine(wiring.Component):
         connect(m, flipped(self.sink_packets), sink.packets)
         m.d.comb += [
             source.max_read_request_size.eq(self.max_read_request_size),
+            source.extended_tags.eq(self.extended_tags),
             source.read_word.eq(self.source_word),
             self.source_data.eq(source.read_data),
             source.next_of.eq(self.source_next_of),

@@ -78,7 +78,7 @@ class SourceIssue(wiring.Component):
 
     A row may not begin a packet while half of the tags, or half of the buffer (in a small one, what two of the longest packets need), serve its
     unfinished packets: reads that are never answered stop one row only. A row of which reads have come back since it was visited last may use three
-    quarters of the tags.
+    quarters of the tags. Without ``extended_tags`` there are ``short_tags``.
 
     While ``drain`` every chain in the store is passed on as dropped.
 
@@ -111,12 +111,12 @@ class SourceIssue(wiring.Component):
     stat_dropped : ``Out(1)``
     """
 
-    def __init__(self, *, rows, slots, groups, granules, tags, handle_width, buffer_width,
+    def __init__(self, *, rows, slots, groups, granules, tags, short_tags, handle_width, buffer_width,
                  start_offset, header_size, shortest, longest, quantum):
         self._rows = rows
         self._slots = slots
         self._granules = granules
-        self._tags = tags
+        self._tags, self._short_tags = tags, short_tags
         self._cut = PacketCut(groups=groups, slots=slots, granules=granules, handle_width=handle_width, buffer_width=buffer_width,
                               start_offset=start_offset)
         self._start = start_offset
@@ -130,6 +130,7 @@ class SourceIssue(wiring.Component):
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "max_read_request_size": In(3),
+            "extended_tags": In(1),
             "visits": In(stream.Signature(width)),
             "again": Out(stream.Signature(width)),
             "chains": Out(ChainPortSignature(rows, slots, groups)),
@@ -318,7 +319,10 @@ class SourceIssue(wiring.Component):
         # Where that leaves room for one of another row, two of the longest packets: one is sent while the next is read.
         packet = -(-(self._start + self._longest) // GRANULE_SIZE)
         share = max(self._granules // 2, min(2 * packet, self._granules - packet))
-        unknown, alive = max(1, self._tags // 2), max(1, self._tags - self._tags // 4)
+
+        def most(tags):
+            """Of so many tags, those that the row that is looked up may use."""
+            return Mux(done[:_SEEN_WIDTH] != seen, max(1, tags - tags // 4), max(1, tags // 2))
 
         with m.If(self.again.ready):
             m.d.sync += tail_valid.eq(0)
@@ -336,7 +340,7 @@ class SourceIssue(wiring.Component):
                     next_slot.eq(chains.slot),
                     held_granules.eq(wrap_sub(now.granules, retired.granules)),
                     held_pieces.eq(wrap_sub(now.pieces, done)),
-                    most_pieces.eq(Mux(done[:_SEEN_WIDTH] != seen, alive, unknown)),
+                    most_pieces.eq(Mux(self.extended_tags, most(self._tags), most(self._short_tags))),
                 ]
                 with m.If(credit < self._quantum):
                     m.d.sync += credit.eq(credit + self._quantum)

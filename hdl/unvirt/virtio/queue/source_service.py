@@ -12,6 +12,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import GRANULE_SIZE, ReadClientSignature
+from ...pcie.tags import split_tags
 from ...stream.fifo import Queue
 from ..contract import row_width
 from .contract import ChainPortSignature, RowDrain, UsedElement
@@ -70,6 +71,7 @@ class SourceService(wiring.Component):
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "max_read_request_size": In(3),
+            "extended_tags": In(1),
             "ready_rows": In(stream.Signature(width)),
             "issue": Out(port),
             "retire": Out(port),
@@ -106,9 +108,10 @@ class SourceService(wiring.Component):
         shortest = min(config.queue_window // 2, config.data_tags // 2)
         quantum = min(64 << (shortest.bit_length() - 1), 2048)
         longest = config.max_frame + self._header_size
+        short_tags = split_tags(config.meta_tags, config.data_tags)[1].low_count
         m.submodules.issue_scheduler = issue_scheduler = Scheduler(rows=rows, kicks=3)
         m.submodules.issue = issue = SourceIssue(
-            rows=rows, slots=slots, groups=groups, granules=granules, tags=config.data_tags,
+            rows=rows, slots=slots, groups=groups, granules=granules, tags=config.data_tags, short_tags=short_tags,
             handle_width=self._handle_width, buffer_width=self._buffer_width,
             start_offset=self._start, header_size=self._header_size, shortest=self._header_size + 14,
             longest=longest, quantum=quantum)
@@ -172,6 +175,7 @@ class SourceService(wiring.Component):
         ]
         m.d.comb += [
             issue.max_read_request_size.eq(self.max_read_request_size),
+            issue.extended_tags.eq(self.extended_tags),
             issue.pool_head.eq(pool.head),
             issue.pool_count.eq(pool.count),
             pool.take.eq(issue.pool_take),

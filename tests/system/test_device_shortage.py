@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Where something runs out: room before the MAC, tags, contexts of walks, groups of segments; and what is lost then for good."""
+
+import random
+
+import pytest
+from settings import PAIRS, TIMEOUT, several_pairs
+from tlps import completion
+from traffic import SHORT, Traffic, cut
+
+from unvirt_sim.driver.net import MULTIQUEUE, PACKED, WANTED, NetDriver
+from unvirt_sim.driver.spec import Status
+from unvirt_sim.harness_host import run_driver as go
+from unvirt_sim.link import LinkConfig
+from unvirt_sim.records import Seen
+
+RINGS = {"split": WANTED, "packed": PACKED}
+
+
+def start(device, wanted, *, pairs=1, queue_size=64, **options):
+    simulation, host = device("default", **several_pairs(), **options)
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=wanted | (MULTIQUEUE if pairs > 1 else 0), queue_size=queue_size, interrupts="poll", pairs=pairs))
+    simulation.run(2000)
+    return simulation, host, driver
+
+
+def leave(simulation, count, patience=200_000):
+    """Return the next ``count`` frames that the device sends."""
+    frames, end = [], simulation.cycle + patience
+    while len(frames) < count:
+        assert simulation.cycle < end, f"{len(frames)} frames of {count} have left"
+        simulation.run(500)
+        frames += [frame for _, frame, _ in simulation.take_frames()]
+    return frames
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_short_frames_before_a_stalled_mac(device, wanted):
+    """More packets than have a place before the MAC are complete while it stands still: all leave, in order, when it goes on."""
+    simulation, _, driver = start(device, wanted)
+    frames = [bytes([number]) * 60 for number in range(50)]
+    for _ in range(2):
+        simulation.mac_stalled = True
+        for frame in frames:
+            go(driver.transmit(frame, publish=False))
+        go(driver.tx.publish())
+        simulation.run(20_000)
+        assert not simulation.take_frames()
+        simulation.mac_stalled = False
+        assert leave(simulation, len(frames)) == frames
+        assert go(driver.wait_transmitted(len(frames))) == len(frames)
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_a_queue_without_answers(device, wanted):
+    """A queue of short frames whose buffers are never read does not keep the tags from another, also where the host allows 32 tags only."""
+    simulation, _, driver = start(device, wanted, pairs=2, link=LinkConfig(latency=100))
+    dead, alive = driver.pair(0), driver.pair(1)
+    for _ in range(60):
+        go(dead.transmit(bytes(60), publish=False))
+    for buffer in [chain.token for chain in dead.tx.outstanding.values()]:
+        simulation.mute(buffer.base, buffer.size)
+    go(dead.tx.publish())
+    simulation.run(3000)
+    frames = [bytes([number]) * 200 for number in range(30)]
+    for frame in frames:
+        go(alive.transmit(frame))
+        simulation.run(300)
+    assert leave(simulation, len(frames)) == frames
+    simulation.mute(0, 0)
+
+
+@pytest.mark.parametrize("latency", [20, 600])
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_long_chains_on_all_queues(device, wanted, latency):
+    """All transmit queues are full of chains of many descriptors, in rings and in tables, and all receive queues have buffers of several: more
+    walks at once than there are contexts for, more segments than there is room for. All frames pass, both ways, and nothing is a violation.
+    """
+    rng = random.Random(f"chains {wanted} {latency}")
+    simulation, _, driver = start(device, wanted, pairs=PAIRS, queue_size=128, link=LinkConfig(latency=latency))
+    for round_ in range(3):
+        frames = {}
+        for number in range(PAIRS):
+            pair = driver.pair(number)
+            while len(pair.rx.outstanding) < 6:
+                go(pair.post(cut(rng, 300, rng.randint(2, 5)), publish=False))
+            go(pair.rx.publish())
+            frames[number] = [bytes([number, round_]) + rng.randbytes(rng.choice((58, 98))) for _ in range(16)]
+            for place, frame in enumerate(frames[number]):
+                total = len(frame) + driver.header_size
+                table = 0 if place % 2 else None
+                pieces = rng.choice((12, 17, 30)) if table == 0 or pair.tx.free_slots > 60 else 2
+                go(pair.transmit(frame, lengths=cut(rng, total, pieces), indirect_from=table, publish=False))
+        for number in range(PAIRS):
+            go(driver.pair(number).tx.publish())
+        found = leave(simulation, 16 * PAIRS, 600_000)
+        for number, sent in frames.items():
+            assert [frame for frame in found if frame[0] == number] == sent
+            assert go(driver.pair(number).wait_transmitted(16)) == 16
+        for _ in range(4):
+            frame = rng.randbytes(500)                   # in two or three buffers
+            simulation.send_frame(frame)
+            simulation.run(20 * latency + 4000)
+            got = [some for number in range(PAIRS) for some in go(driver.pair(number).collect())]
+            assert got == [frame]
+            for number in range(PAIRS):
+                while len(driver.pair(number).rx.outstanding) < 6:
+                    go(driver.pair(number).post(cut(rng, 300, rng.randint(2, 5))))
+            simulation.run(10 * latency + 2000)
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_groups_come_back(device, wanted):
+    """Chains of several descriptors in turn for reception and transmission, more than there are groups for: each side gets back what it holds."""
+    simulation, _, driver = start(device, wanted)
+    for number in range(200):
+        go(driver.post([100, 200, 1300]))
+        simulation.run(800)
+        frame = bytes([number]) * 300
+        simulation.send_frame(frame)
+        assert go(driver.receive(1)) == [frame]
+        if number % 4 == 3:
+            go(driver.transmit(frame, lengths=[12, 100, 200]))
+            assert go(driver.wait_transmitted(1)) == 1
+            assert leave(simulation, 1) == [frame]
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_many_wait_to_be_used(device, wanted):
+    """More packets of one queue than fit into a burst of used elements have left before the first is written: all are used."""
+    simulation, _, driver = start(device, wanted, queue_size=128)
+    for _ in range(2):
+        for kind in (0, 1):
+            simulation.block_credits(kind)
+        for number in range(100):
+            go(driver.transmit(bytes([number]) * 60, publish=False))
+        go(driver.tx.publish())
+        simulation.run(30_000)
+        for kind in (0, 1):
+            simulation.block_credits(kind, False)
+        assert go(driver.wait_transmitted(100)) == 100
+        assert len(leave(simulation, 100)) == 100
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+@pytest.mark.parametrize("count", [1, 40])
+def test_dropped_packets_one_by_one(device, wanted, count):
+    """A frame that is too short is used and not sent; however many, those behind them are sent, and their memory is not given back twice."""
+    simulation, _, driver = start(device, wanted)
+    for _ in range(count):
+        go(driver.transmit(bytes(4)))
+        assert go(driver.wait_transmitted(1)) == 1
+    frames = [bytes([number]) * 1400 for number in range(60)]
+    for frame in frames:
+        go(driver.transmit(frame, publish=False))
+    go(driver.tx.publish())
+    assert leave(simulation, len(frames)) == frames
+    assert go(driver.wait_transmitted(len(frames))) == len(frames)
+
+
+@pytest.mark.parametrize("what", ["ring", "data"])
+def test_answers_that_contradict_their_requests(small, what):
+    """A completion of a wrong byte count fails its read; its tag is used again in the end: after more of them than there are tags, each ended by
+    a reset, the device works as before. Covers: DER-ERR-02
+    """
+    simulation, host = small()
+    for _ in range(30 if what == "data" else 12):
+        driver = go(NetDriver.find(host))
+        go(driver.start(queue_size=16, interrupts="msix"))
+        before = host.interrupt_count(0)
+        simulation.run(1500)
+        go(driver.transmit(bytes(40), publish=False, page_offset=0))
+        (chain,) = driver.tx.outstanding.values()
+        at, size = (chain.token.base, chain.token.size) if what == "data" else (driver.tx.desc, 16 * 16)
+        simulation.mute(at, size)
+        simulation.record()
+        go(driver.tx.publish())
+        simulation.run(600)
+        (asked,) = [record for record in simulation.records() if record.kind == Seen.UP_READ and at <= record.address < at + size]
+        simulation.expect_errors(True)
+        simulation.inject(completion(asked.tag, requester=0, data=[1], count=8))
+        simulation.run(2 * TIMEOUT)
+        simulation.mute(0, 0)
+        # For the host the read with the wrong answer is still out, for ever.
+        assert all("is used while it is out" in text for text in simulation.violations)
+        simulation.forgive()
+        assert go(driver.device.status()) & Status.DEVICE_NEEDS_RESET
+        assert host.interrupt_count(0) == before + 1
+        go(driver.stop())
+        simulation.run(TIMEOUT)
+    simulation.expect_errors(False)
+    again = go(NetDriver.find(host))
+    go(again.start(queue_size=64, interrupts="poll"))
+    simulation.take_frames()
+    go(Traffic(simulation, host, again, rng=random.Random(1), count=20, sizes=SHORT, outstanding=24, window=12).run())
+    assert all("is used while it is out" in text for text in simulation.violations)
+    simulation.forgive()
