@@ -43,9 +43,11 @@ class HarnessHost:
     def __init__(self, simulation, *, low_memory=False):
         self.simulation = simulation
         simulation.add_message_window(_MESSAGES, 0x1_0000)
-        self._next = {place: place for place in (*_MEMORY, *_HIGH_MEMORY)}
-        places = itertools.chain(*zip(_HIGH_MEMORY, _MEMORY, strict=True))
-        self._turn = itertools.cycle(_MEMORY[:1] if low_memory else tuple(places))
+        # What lies below 4 GiB has one offset for both places: where it lies in a page does not depend on how many places there are.
+        self._next = dict.fromkeys((_MEMORY, *_HIGH_MEMORY), 0)
+        low = [(_MEMORY, place) for place in _MEMORY]
+        high = [(place, place) for place in _HIGH_MEMORY]
+        self._turn = itertools.cycle(low[:1] if low_memory else (high[0], low[0], high[1], low[1]))
         self._sizes = {}
         self._seen = defaultdict(int)
         self._taken = defaultdict(int)
@@ -67,10 +69,11 @@ class HarnessHost:
         return _BARS
 
     def alloc(self, size, align=64, *, writable=True):
-        place = next(self._turn)
-        start = -(-self._next[place] // align) * align
+        pool, place = next(self._turn)
+        offset = -(-self._next[pool] // align) * align
         # A hole after each allocation catches accesses beyond it.
-        self._next[place] = start + size + 256
+        self._next[pool] = offset + size + 256
+        start = place + offset
         self.simulation.map_memory(start, max(size, 1), writable=writable)
         self._sizes[start] = max(size, 1)
         return start
