@@ -119,6 +119,8 @@ def violations(driver):
         "head beyond the table": ({0: good}, 16, 1),
         "head far beyond": ({0: good}, 0xFFFF, 1),
         "next beyond the table": ({0: (data, 50, NEXT, 16)}, 0, 1),
+        "next 2048 beyond": ({0: (data, 50, NEXT, 0x801), 1: good}, 0, 1),
+        "next 32768 beyond": ({0: (data, 50, NEXT, 0x8001), 1: good}, 0, 1),
         "chain that loops": ({0: (data, 50, NEXT, 1), 1: (data, 50, NEXT, 0)}, 0, 1),
         "chain that follows itself": ({0: (data, 50, NEXT, 0)}, 0, 1),
         "readable after writable": ({0: (data, 12, NEXT | WRITE, 1), 1: good}, 0, 1),
@@ -132,9 +134,9 @@ def violations(driver):
     }
 
 
-NAMES = ("index jumps ahead", "index goes back", "head beyond the table", "head far beyond", "next beyond the table",
-         "chain that loops", "chain that follows itself", "readable after writable", "table inside a table", "table with NEXT",
-         "table of odd length", "table of length zero", "table that loops", "table entry beyond its end",
+NAMES = ("index jumps ahead", "index goes back", "head beyond the table", "head far beyond", "next beyond the table", "next 2048 beyond",
+         "next 32768 beyond", "chain that loops", "chain that follows itself", "readable after writable", "table inside a table",
+         "table with NEXT", "table of odd length", "table of length zero", "table that loops", "table entry beyond its end",
          "readable after writable in a table")
 
 

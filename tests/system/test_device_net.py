@@ -224,3 +224,21 @@ def test_received_header(small):
         simulation.send_frame(frame)
         assert go(driver.receive(1)) == [frame]
         assert driver.headers[-1] == (0, 0, 0, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("payload", [0, 1, 2])
+@pytest.mark.parametrize("request_size", [0, 2, 5])
+def test_payload_and_request_sizes(small, payload, request_size):
+    """Whatever sizes of TLPs the host allows, frames come to buffers, and from them, at any distance from the end of a page as a whole."""
+    simulation, host, driver = start(small, limit=0)
+    express = driver.device.function.has_capability(0x10).offset
+    go(host.config_write(0, express + 8, 2, request_size << 12 | 1 << 8 | payload << 5 | 1 << 4))
+    for offset in (*range(3568, 3604, 4), 3583, 3585, 3839, 3840, 3841, 3967, 3968, 3969, 4095, 0, 1):
+        go(driver.post([1600], page_offset=offset))
+        go(driver.transmit(bytes(range(200)) * 5, page_offset=offset))
+        simulation.run(1500)
+        frame = bytes(range(offset % 50, 250)) * 7
+        simulation.send_frame(frame[:1500])
+        assert go(driver.receive(1)) == [frame[:1500]], offset
+        assert go(driver.wait_transmitted(1)) == 1
+        assert [data for _, data, _ in simulation.take_frames()] == [bytes(range(200)) * 5]

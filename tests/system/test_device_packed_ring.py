@@ -298,3 +298,18 @@ def test_violations_of_the_packed_ring(small, name):
         go(host.write(driver.tx.desc + 16 * slot, PACKED_DESCRIPTOR.pack(address, length, 7, flags | AVAIL)))
     go(driver.tx.notify())
     recovers(simulation, host, driver)
+
+
+@pytest.mark.parametrize("queue_size", [1, 2, 3, 5, 7])
+def test_lists_that_fill_the_ring(small, queue_size):
+    """A list of as many descriptors as the ring has is as good as a shorter one, and a table in a ring of one. Covers: PACK-LAY-02"""
+    rng = random.Random(queue_size)
+    simulation, _, driver = start(small, PACKED, queue_size=queue_size, link=LinkConfig())
+    for number in range(4 * queue_size + 4):
+        frame = rng.randbytes(100)
+        pieces = queue_size if number % 3 else rng.randint(1, queue_size)
+        table = 0 if queue_size == 1 and number % 2 else None
+        go(driver.transmit(frame, lengths=cut(rng, 100 + driver.header_size, 4 if table == 0 else pieces), indirect_from=table))
+        assert go(driver.wait_transmitted(1)) == 1
+        simulation.run(500)
+        assert [data for _, data, _ in simulation.take_frames()] == [frame]

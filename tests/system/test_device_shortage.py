@@ -129,7 +129,7 @@ def test_groups_come_back(device, wanted):
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
 def test_many_wait_to_be_used(device, wanted):
     """More packets of one queue than fit into a burst of used elements have left before the first is written: all are used."""
-    simulation, _, driver = start(device, wanted, queue_size=128)
+    simulation, _, driver = start(device, wanted, queue_size=128, link=LinkConfig(credits=(2, 32, 32, 32, 64, 1024)))
     for _ in range(2):
         for kind in (0, 1):
             simulation.block_credits(kind)
