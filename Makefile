@@ -58,7 +58,7 @@ episodes: venv ## play 100,000 episodes of a driver that breaks the rules (an ho
 mutants: venv ## try 500 mutants of the queue and DMA engines with the tests of the whole device (hours)
 	$(PYTHON) tests/mutants/check.py --processes $(PROCESSES) --long
 
-coverage: venv ## measure which lines and bits of the RTL the same tests reach (half an hour or so)
+coverage: venv ## measure which lines and bits of the RTL the same tests reach (an hour or more)
 	$(PYTHON) tests/coverage/measure.py --processes $(PROCESSES) --long --write-docs docs/coverage.md
 
 lint: venv ## check the Python sources
