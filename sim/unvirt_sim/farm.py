@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
@@ -21,7 +22,10 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["ClusterError", "Job", "Outcome", "check_cluster", "digest", "farm_options", "run"]
+from .build import BuildError
+from .cache import CacheError
+
+__all__ = ["ClusterError", "Job", "Outcome", "check_cluster", "digest", "farm_options", "run", "sentences"]
 
 ATTEMPTS = 2
 """How often a job is tried, the second time in a fresh worker."""
@@ -69,6 +73,22 @@ def farm_options(command):
                            "tcp://host:8786; by default it is done here.")(command)
     return click.option("--processes", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True,
                         help="How many processes do the work.")(command)
+
+
+@contextmanager
+def sentences(console, target, *, refused=(), failed=()):
+    """For the time of a ``with`` end the program with a sentence when something stops a list of jobs.
+
+    The exit status is 1 if something could not be made, as for the errors ``failed`` too, else 2, as for ``refused``. ``target`` is what is written.
+    """
+    try:
+        yield
+    except (ClusterError, CacheError, BuildError, *refused, *failed) as error:
+        console.print(f"{str(error).rstrip('.')}.", soft_wrap=True, markup=False)
+        sys.exit(1 if isinstance(error, (BuildError, *failed)) else 2)
+    except OSError as error:
+        console.print(f"{error.filename or target} cannot be written: {error.strerror}; name another place.", soft_wrap=True, markup=False)
+        sys.exit(2)
 
 
 def _end_with_parent():

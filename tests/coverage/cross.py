@@ -6,7 +6,6 @@ from collections import Counter
 from contextlib import contextmanager
 
 from unvirt_sim.driver.packed import PackedQueue
-from unvirt_sim.driver.spec import Feature
 from unvirt_sim.driver.split import SplitQueue
 
 __all__ = ["ALIGNMENTS", "CUTS", "RINGS", "SHAPES", "cell", "cells", "recorded"]
@@ -26,7 +25,7 @@ def cells():
 def cell(queue, elements, indirect_from):
     """Return the cell of a buffer: its role is that of its first element, its alignment that of the first that has bytes."""
     ring = " ".join(("packed" if isinstance(queue, PackedQueue) else "split", "events" if queue.event_idx else "flags",
-                     "in order" if queue.features >> Feature.IN_ORDER & 1 else "any order"))
+                     "in order" if queue.in_order else "any order"))
     if indirect_from is None or indirect_from >= len(elements):
         shape = SHAPES[len(elements) > 1]
     else:

@@ -15,9 +15,8 @@ import click
 import unvirt_sim
 from rich.console import Console
 from unvirt.verilog import write_atomically
-from unvirt_sim.build import BuildError, build_library
-from unvirt_sim.cache import CacheError
-from unvirt_sim.farm import ClusterError, Job, check_cluster, digest, farm_options, run
+from unvirt_sim.build import build_library
+from unvirt_sim.farm import Job, check_cluster, digest, farm_options, run, sentences
 from unvirt_sim.harness import Simulation
 
 HERE = Path(__file__).parent
@@ -96,7 +95,7 @@ def main(with_long, results, docs, processes, cluster):
 
     The exit status is 1 if a case failed.
     """
-    try:
+    with sentences(errors, results):
         check_cluster(cluster)
         library, lines = _library(errors.print)
         name = f"{library.parent.name} {digest(packages=[unvirt_sim], folders=[SYSTEM, HERE, HERE.with_name('mutants')])}"
@@ -111,13 +110,7 @@ def main(with_long, results, docs, processes, cluster):
                 mask = int.from_bytes(zlib.decompress(base64.b64decode(outcome.value["toggled"])), "little")
                 coverage.add(mask, {tuple(cell): count for cell, count in outcome.value["cells"]})
         if docs and not failed:
-            write_atomically(docs, text(coverage, cases=len(jobs)))
-    except (ClusterError, CacheError, BuildError) as error:
-        errors.print(f"{str(error).rstrip('.')}.", soft_wrap=True, markup=False)
-        sys.exit(1 if isinstance(error, BuildError) else 2)
-    except OSError as error:
-        errors.print(f"{error.filename or results} cannot be written: {error.strerror}; name another place.", soft_wrap=True, markup=False)
-        sys.exit(2)
+            write_atomically(docs, text(coverage, cases=len(jobs), with_long=with_long))
     for failure in failed:
         click.echo(failure)
     click.echo(coverage.summary() + (f", {len(failed)} of {len(jobs)} cases failed." if failed else f", {len(jobs)} cases."))

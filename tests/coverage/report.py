@@ -80,11 +80,12 @@ def _ranges(numbers):
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def text(coverage, *, cases):
-    """Return the report as Markdown."""
+def text(coverage, *, cases, with_long):
+    """Return the report of so many cases as Markdown; ``with_long``: those that take long are among them."""
+    which = "the long ones too" if with_long else "those that are quick"
     out = ["# Coverage", "",
-           "Written by `make coverage`. The cases are those that mutants meet (`tests/mutants/suite.py`): the system tests on one small device of "
-           f"64 bits with four queue pairs; {cases} of them. {coverage.summary()}.", "",
+           "Written by `tests/coverage/measure.py --write-docs`. The cases are those that mutants meet (`tests/mutants/suite.py`): the system tests "
+           f"on one small device of 64 bits with four queue pairs; {cases} of them, {which}. {coverage.summary()}.", "",
            "## Lines", "",
            "Of the Amaranth source: a line takes effect when the conditions around it hold, in any instance. Lines below no condition are not "
            "counted.", ""]

@@ -100,14 +100,15 @@ def test_report():
     assert coverage.toggles == {"engine.fetch": (1, 2), "tags": (1, 1), "top": (0, 1)}
     assert coverage.cells[cells()[0]] == 3
     assert coverage.summary().startswith("1 of 2 lines took effect (50.0 %), 2 of 4 edges of bits were seen (50.0 %), 2 of ")
-    written = text(coverage, cases=2)
+    written = text(coverage, cases=2, with_long=False)
+    assert "2 of them, those that are quick" in written
     assert "| `a.py` | 7 |" in written and "| engine.fetch | 2 | 1 | 50.0 % |" in written and "| split flags any order | 2, 0 |" in written
 
 
 def a_queue():
     """Return what :func:`cell` looks at of a queue."""
     queue = object.__new__(SplitQueue)
-    queue.event_idx, queue.features = False, 0
+    queue.event_idx = queue.in_order = False
     queue.host = SimpleNamespace(simulation=SimpleNamespace(link=SimpleNamespace(cut="rcb")))
     return queue
 

@@ -18,9 +18,7 @@ import pytest
 import unvirt
 import unvirt_sim
 from rich.console import Console
-from unvirt_sim.build import BuildError
-from unvirt_sim.cache import CacheError
-from unvirt_sim.farm import ClusterError, Job, check_cluster, digest, farm_options, run
+from unvirt_sim.farm import Job, check_cluster, digest, farm_options, run, sentences
 
 SYSTEM = Path(__file__).parents[1] / "system"
 if str(SYSTEM) not in sys.path:
@@ -66,19 +64,13 @@ def main(total, block, results, processes, cluster):
 
     A block that fails ends at its shortest failing episode.
     """
-    try:
+    with sentences(errors, results):
         check_cluster(cluster)
         make(link=LINK, seed=1)                                 # built once, before many want it
         name = digest(block, version("hypothesis"), packages=[unvirt, unvirt_sim], folders=[SYSTEM])
         jobs = [Job(f"{name} {ring} {number}", (ring, number, block))
                 for number in range(-(-total // (block * len(RINGS)))) for ring in RINGS]
         outcomes = run(jobs, play_block, processes=processes, cluster=cluster, results_file=results, progress=errors, title="Episodes")
-    except (ClusterError, CacheError, BuildError) as error:
-        errors.print(f"{str(error).rstrip('.')}.", soft_wrap=True, markup=False)
-        sys.exit(1 if isinstance(error, BuildError) else 2)
-    except OSError as error:
-        errors.print(f"{error.filename or results} cannot be written: {error.strerror}; name another place.", soft_wrap=True, markup=False)
-        sys.exit(2)
     done, failures = Counter(), []
     for job in jobs:
         outcome = outcomes[job.key]

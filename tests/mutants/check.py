@@ -6,7 +6,6 @@
 
 import functools
 import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -18,13 +17,12 @@ from rates import RATES, SLACK
 from rich.console import Console
 from suite import CASES, CONFIG, LONG, SYSTEM, UNBOUNDED, Trial
 from unvirt.verilog import write_atomically
-from unvirt_sim.build import BuildError, build_library
-from unvirt_sim.cache import CacheError
-from unvirt_sim.farm import ClusterError, Job, check_cluster, digest, farm_options, run
+from unvirt_sim.build import build_library
+from unvirt_sim.farm import Job, check_cluster, digest, farm_options, run, sentences
 
 __all__ = ["main", "measure", "summary", "try_mutant"]
 
-SUITE = Path(__file__).with_name("suite.py")
+HERE = Path(__file__).parent
 
 errors = Console(stderr=True, highlight=False)
 
@@ -134,11 +132,11 @@ def main(count, seed, with_long, target, processes, cluster):
 
     All are in one netlist, made once. The exit status is 0 whatever the score is.
     """
-    try:
+    with sentences(errors, target, refused=(ValueError,), failed=(RuntimeError,)):
         target.parent.mkdir(parents=True, exist_ok=True)
         check_cluster(cluster)
         library, mutations = _library(count, seed, errors.print)
-        name = f"{library.parent.name} {digest(SUITE.read_text(), packages=[unvirt_sim], folders=[SYSTEM])}"
+        name = f"{library.parent.name} {digest(packages=[unvirt_sim], folders=[SYSTEM, HERE])}"
         check = Check(count, seed, name, functools.partial(run, processes=processes, cluster=cluster, progress=errors,
                                                            results_file=target.with_suffix(".jsonl")))
         outcomes = check.run("Suite", CASES, mutations)
@@ -147,12 +145,6 @@ def main(count, seed, with_long, target, processes, cluster):
             outcomes |= check.run("Long cases", LONG, survivors)
         found = summary(mutations, outcomes)
         write_atomically(target, json.dumps(found, indent=1) + "\n")
-    except (ValueError, ClusterError, CacheError, BuildError, RuntimeError) as error:
-        errors.print(f"{str(error).rstrip('.')}.", soft_wrap=True, markup=False)
-        sys.exit(1 if isinstance(error, (BuildError, RuntimeError)) else 2)
-    except OSError as error:
-        errors.print(f"{error.filename or target} cannot be written: {error.strerror}; name another place.", soft_wrap=True, markup=False)
-        sys.exit(2)
     _report(found, target)
 
 

@@ -4,6 +4,7 @@
 A mutant that does all that it should, but later, fails by its budget of cycles: see :data:`SLACK`.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -15,7 +16,7 @@ from unvirt_sim.bench.session import Session
 __all__ = ["RATES", "SLACK", "WRAPS"]
 
 SLACK = 1.02
-"""How much longer than the original a mutant may take for a case of :data:`RATES`; the floors of tests/bench_floor leave less."""
+"""How much longer than the original a mutant may take for a case of :data:`RATES`."""
 
 WIDTH, RING, PACKETS, PAIRS = 64, 256, 1500, 4
 
@@ -47,7 +48,7 @@ def _wrap(packed, events, make):
 
 
 def _one_packet(measure, packed, make):
-    stages = measure(_Session(make), Load(**vars(ONE_AT_A_TIME) | {"packed": packed}))
+    stages = measure(_Session(make), replace(ONE_AT_A_TIME, packed=packed))
     assert own_cycles(stages) <= MOST[measure, packed], stages
 
 
