@@ -81,7 +81,7 @@ class DeviceConfig:
             raise ValueError(f"Meta tags and data tags must sum to at most 256, not "
                              f"{self.meta_tags + self.data_tags}; lower one of them")
         _check_power(self, "meta_contexts", 16, 128)
-        _check_power(self, "chain_slots", 8, 4096)
+        _check_power(self, "chain_slots", 8, 8192)
         _check_power(self, "queue_window", 4, 512)
         # Receive buffers keep their slots until frames come: all receive queues together must leave some for the others.
         pairs = self.queue_pairs if self.control_queue else 1

@@ -18,6 +18,7 @@ from unvirt.pcie.dma_read_issue import ReadIssuer
 from unvirt.pcie.tags import split_tags
 from unvirt.virtio.queue.avail import AvailController
 from unvirt.virtio.queue.meta import MetaReader
+from unvirt.virtio.queue.ring import RingParser
 from unvirt.virtio.queue.source import SourceIssue
 
 
@@ -27,8 +28,9 @@ def in_block(address, length, block):
 
 
 def may_be_read(most, address, length):
-    """Return whether a piece is as the contract says: in one block of the largest read allowed, at most 512 bytes; hence in one page."""
-    return Mux(most == 0, in_block(address, length, 7), Mux(most == 1, in_block(address, length, 8), in_block(address, length, 9)))
+    """Return whether a piece is as the contract says: in one page, its DWs at most as many bytes as may be read at once, and at most 512."""
+    largest = 128 << most if isinstance(most, int) else Mux(most == 0, 128, Mux(most == 1, 256, 512))
+    return in_block(address, length, 12) & (address[:2] + length <= largest)
 
 
 def drive_inputs(m, *values):
@@ -48,7 +50,7 @@ class RequestSpec(Elaboratable):
         dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8))
         m.submodules.dut = inner = opened(dut)
         most = AnyConst(3)
-        drive_inputs(m, dut.tx_nonposted.ready, dut.writes_accepted, dut.writes_numbered, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,
+        drive_inputs(m, dut.tx_nonposted.ready, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,
                      dut.extended_tags, dut.released_valid, dut.released_tag, dut.ended_valid, dut.ended_client, dut.refused_0.ready,
                      dut.refused_1.ready)
         # The piece that each client handed over last, this cycle's included.
@@ -152,7 +154,7 @@ class PieceSpec(Elaboratable):
 
 
 class MetaSpec(Elaboratable):
-    """Small reads, and reads of a table that a walk asks for at any alignment, stay in a line of 128 bytes, if lines do."""
+    """Small reads, and reads of a table that a walk asks for at any alignment, are in one page and may be read at once, if those of lines are."""
 
     def elaborate(self, platform):
         m = Module()
@@ -168,7 +170,7 @@ class MetaSpec(Elaboratable):
             elif name == "walk":
                 m.d.comb += Assume(~reads.valid | ((read.length != 0) & (read.length <= 128)))
             else:
-                m.d.comb += Assume(~reads.valid | in_block(read.address, read.length, 7))
+                m.d.comb += Assume(~reads.valid | may_be_read(0, read.address, read.length))
         drive_inputs(m, client.requests.ready, client.write.enable, client.write.address_low, client.done_valid, client.done_handle,
                      client.done_error, dut.index_answers.ready, dut.flag_answers.ready, dut.ring_free.valid, dut.ring_free.context,
                      dut.line_free.valid, dut.line_free.context, dut.requests.free.valid, dut.requests.free.context)
@@ -177,11 +179,12 @@ class MetaSpec(Elaboratable):
         pieces = opened_inside(inner, "pieces")
         spilled = piece.shape()(register(pieces, "spill"))
         m.d.comb += [
-            Assert(~register(pieces, "spill_valid") | in_block(spilled.address, spilled.length, 7)),
-            Assert(~client.requests.valid | in_block(piece.address, piece.length, 7)),
+            Assert(~register(pieces, "spill_valid") | may_be_read(0, spilled.address, spilled.length)),
+            Assert(~client.requests.valid | may_be_read(0, piece.address, piece.length)),
             Assert(register(inner, "last") < 6),
-            Assert(~register(inner, "tail") | in_block(tail_piece.address, tail_piece.length, 7)),
+            Assert(~register(inner, "tail") | may_be_read(0, tail_piece.address, tail_piece.length)),
             Cover(moves(client.requests) & (piece.address[:12] == 0) & (piece.length == 100)),
+            Cover(moves(client.requests) & (piece.address[:7] == 16) & (piece.length == 128)),
         ]
         assert_steady(m, client.requests)
         return m
@@ -214,7 +217,35 @@ class LineSpec(Elaboratable):
         return m
 
 
-SPECS = {"requests": RequestSpec, "packets": PieceSpec, "small": MetaSpec, "lines": LineSpec}
+class DescriptorSpec(Elaboratable):
+    """Reads of the descriptors of a split ring are in one page and of a line's size at most, whatever heads the driver gave."""
+
+    def elaborate(self, platform):
+        m = Module()
+        dut = RingParser(data_width=64, rows=2, contexts=16)
+        m.submodules.dut = inner = opened(dut)
+        drive_inputs(m, dut.drain, dut.answers.valid, dut.answers.payload, dut.port.ready, dut.port.data, dut.chains.ready, dut.reads.ready,
+                     dut.room, dut.finished.ready)
+        desc = Cat(C(0, 4), AnyConst(60))          # [virtio 2.7] the table is aligned to 16 bytes
+        m.d.comb += [dut.config.config.desc.eq(desc), dut.config.config.size.eq(AnyConst(16))]
+        first, following, count, few = (register(inner, name) for name in ("run_first", "run_next", "run_count", "few"))
+        place, config = Signal(8), dut.config.config.shape()(register(inner, "config"))
+        read = dut.reads.payload
+        m.d.comb += [
+            place.eq(desc[4:12] + first[:8]),
+            Assume(~ResetSignal()),
+            Assert((config.desc == desc) | state(inner, "ring_parser", "IDLE", "START")),
+            Assert((count <= 8) & ((count != 0) | ~state(inner, "ring_parser", "READ_RUN"))),
+            Assert((count == 0) | (following == (first + count)[:16])),
+            Assert((place + count <= 256) & (few | (place[:3] + count <= 8))),
+            Assert(~dut.reads.valid | may_be_read(0, read.address, read.length)),
+            Cover(moves(dut.reads) & (read.length == 128) & (read.address[4:7] == 3)),
+            Cover(moves(dut.reads) & (read.length == 32) & (read.address[:12] == 4096 - 32)),
+        ]
+        return m
+
+
+SPECS = {"requests": RequestSpec, "packets": PieceSpec, "small": MetaSpec, "lines": LineSpec, "descriptors": DescriptorSpec}
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -223,7 +254,7 @@ def test_no_read_is_too_large_or_crosses_a_page(spec, tmp_path):
     prove(spec(), tmp_path, mode="prove", depth=3)
 
 
-@pytest.mark.parametrize("spec, depth", [(RequestSpec, 14), (PieceSpec, 10), (MetaSpec, 5), (LineSpec, 14)], ids=SPECS.keys())
+@pytest.mark.parametrize("spec, depth", [(RequestSpec, 14), (PieceSpec, 10), (MetaSpec, 5), (LineSpec, 14), (DescriptorSpec, 30)], ids=SPECS.keys())
 def test_the_limits_are_reached(spec, depth, tmp_path):
     """The proofs speak of something: the longest reads, unaligned ones, the second part of one that was split."""
     prove(spec(), tmp_path, mode="cover", depth=depth)

@@ -96,7 +96,7 @@ SCENARIOS = {
 GOLDEN = {
     ("split", "send one"): {"doorbell": (1, 2, 3), "index": (2, 4, 4), "ring": (1, 2, 2), "descriptor": (1, 16, 2), "data": (1, 72, 2),
         "used": (1, 8, 3), "used index": (1, 2, 2), "suppression": (1, 2, 2), "interrupt": (1, 4, 2), "event": (1, 2, 2), "re-read": (1, 2, 2)},
-    ("split", "send eight"): {"doorbell": (1, 2, 3), "index": (2, 4, 4), "ring": (1, 16, 2), "descriptor": (2, 128, 4), "data": (8, 576, 16),
+    ("split", "send eight"): {"doorbell": (1, 2, 3), "index": (2, 4, 4), "ring": (1, 16, 2), "descriptor": (1, 128, 2), "data": (8, 576, 16),
         "used": (8, 64, 24), "used index": (8, 16, 16), "suppression": (1, 2, 2), "interrupt": (1, 4, 2), "event": (1, 2, 2), "re-read": (1, 2, 2)},
     ("split", "send one of two elements in a table"): {"doorbell": (1, 2, 3), "index": (2, 4, 4), "ring": (1, 2, 2), "descriptor": (1, 16, 2),
         "data": (3, 104, 6), "used": (1, 8, 3), "used index": (1, 2, 2), "suppression": (1, 2, 2), "interrupt": (1, 4, 2), "event": (1, 2, 2),

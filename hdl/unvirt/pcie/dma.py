@@ -14,7 +14,7 @@ GRANULE_SIZE = 128
 
 
 class ReadPiece(data.StructLayout):
-    """A read of one TLP: within one 4 KiB page and one MRRS-aligned block, at most 512 bytes."""
+    """A read of one TLP: within one 4 KiB page, and its DWs have at most as many bytes as MRRS, and at most 512."""
 
     def __init__(self, handle_width, buffer_width):
         super().__init__({

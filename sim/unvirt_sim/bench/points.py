@@ -30,7 +30,7 @@ QUEUES = {
     1: ({}, 1024),
     2: ({"queue_pairs": 2}, 1024),
     8: ({"rows": 32, "queue_pairs": 8, "chain_slots": 2048, "queue_window": 128}, 256),
-    255: ({"rows": 512, "queue_pairs": 255, "chain_slots": 4096, "queue_window": 8, "meta_contexts": 128}, 64),
+    255: ({"rows": 512, "queue_pairs": 255, "chain_slots": 8192, "queue_window": 16, "meta_contexts": 128}, 64),
 }
 """By queue pairs: what a device has for them beyond its preset, and the size of each ring."""
 

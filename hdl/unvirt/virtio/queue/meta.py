@@ -153,7 +153,7 @@ class MetaReader(wiring.Component):
                     *([self.requests.reads] if self._request_contexts else []), self.walk_reads]
         kinds = len(requests)
         can = Signal(kinds)
-        tail = Signal()          # the second part of a walk read that crosses a 128-byte line waits
+        tail = Signal()          # the second part of a walk read that is cut waits
         tail_piece = Signal(piece.shape())
         m.d.comb += can.eq(Cat(*(request.valid & pool.alloc.valid
                                  for request, pool in zip(requests, pools)),
@@ -207,7 +207,8 @@ class MetaReader(wiring.Component):
                 split = Signal()
                 m.d.comb += [
                     line_left.eq(GRANULE_SIZE - request.address[:7]),
-                    split.eq(request.length > line_left),
+                    # At a page, or where so many bytes would be a DW more than the least MRRS has.
+                    split.eq((request.length > line_left) & (request.address[7:12].all() | request.address[:2].any())),
                     context.eq(request.walk),
                     record.count.eq(request.count),
                     piece.address.eq(request.address),

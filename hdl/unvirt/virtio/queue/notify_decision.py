@@ -2,7 +2,7 @@
 """Used buffer notifications: whether the driver wants one [virtio 2.7.7, 2.8.10]."""
 
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..contract import Notification, QueueConfigPort, row_width
@@ -26,6 +26,16 @@ class _DecisionRow(data.Struct):
     dirty:     1          # with a read in flight: once more; without one: in the list of those that wait
     place:     16         # behind the newest used entry that the read decides about
     count:     15         # how many these are, saturated; 0 with neither of the first two
+
+
+class _Event(enum.Enum, shape=3):
+    """What it is decided on."""
+
+    NONE = 0
+    PUBLISHED = 1      # used entries
+    ANSWERED = 2       # a read
+    WAITED = 3         # a row of the list may read
+    RESET = 4          # is anything left of the row
 
 
 class NotifyDecision(wiring.Component):
@@ -98,38 +108,32 @@ class NotifyDecision(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.state = state = RowMemory(_DecisionRow, rows=self._rows, readers=1)
-        connect_sweep(m, self.sweep, (state,))
-        row, next_row = Signal(row_width(self._rows)), Signal(row_width(self._rows))
-        publishes = Signal()
-        answer = Signal(SmallAnswer(self._rows))
-        found, config = state.read_value[0], self.config.config
-        published = Signal(Published(self._rows))
         m.submodules.waiting = waiting = RowList(rows=self._rows)
+        connect_sweep(m, self.sweep, (state,))
+        found, config = state.read_value[0], self.config.config
 
-        # What the memories show is late in the cycle: what becomes of the row is written in the next one, in which an answer is weighed, too.
+        # An event is looked up, then decided on with what the memories show, then what becomes of its row is written. The next one is looked up in
+        # the cycle in which it is decided on this one, unless it is of the same row: a cycle later it sees what is written.
+        kind, row, next_row = Signal(_Event), Signal(row_width(self._rows)), Signal(row_width(self._rows))
+        answer, published = Signal(SmallAnswer(self._rows)), Signal(Published(self._rows))
+        weighing, waits = Signal(), Signal()       # an answer; the row goes to the list
+        self._elaborate_choice(m, kind, row, next_row, weighing, waiting)
+        with m.If(self.answers.ready):
+            m.d.sync += answer.eq(self.answers.payload)
+        with m.If(self.published.ready):
+            m.d.sync += published.eq(self.published.payload)
+
         now, total = Signal(_DecisionRow), Signal(17)
         write, write_row = Signal(), Signal(row_width(self._rows))
         place = Signal(17)                         # in the packed ring, where the event may lie in the lap before, counted from the start of that
-        wanted, again, weighing = Signal(), Signal(), Signal()
+        wanted = Signal()
         base, offset = Signal(64), Signal(18)
-        m.d.comb += [
-            wanted.eq(weighing & ~answer.error & self._asked_for(m, place, now.count, answer.value)),
-            again.eq(weighing & now.dirty & ~wanted),
-        ]
-        m.d.sync += [
-            write.eq(0),
-            write_row.eq(row),
-            now.eq(found),
-            total.eq(Mux(publishes, published.count, 0) + found.count),
-            place.eq(Mux(self.packed, found.place[:15], found.place)
-                     + Mux(self.packed & (found.place[15] != answer.value[15]), config.size, 0)),
-        ]
-        with m.If(publishes):
-            m.d.sync += now.place.eq(published.place)
-
         m.d.comb += [
             state.read_row[0].eq(next_row),
             self.config.row.eq(next_row),
+            wanted.eq(weighing & ~answer.error & self._asked_for(m, place, now.count, answer.value)),
+            waiting.i.valid.eq(waits | (weighing & now.dirty & ~wanted)),
+            waiting.i.payload.eq(write_row),
             state.write_valid.eq(write),
             state.write_row.eq(write_row),
             state.write_value.in_flight.eq(now.in_flight),
@@ -140,95 +144,95 @@ class NotifyDecision(wiring.Component):
             self.reads.payload.wide.eq(self.packed),
             # used_event lies behind the available ring [virtio 2.7.6].
             self.reads.payload.address.eq(base + offset),
-            self.interrupts.payload.row.eq(row),
-            waiting.i.payload.eq(row),
+            self.idle.eq((kind == _Event.NONE) & ~self.published.valid & ~self.answers.valid & ~self.reads.valid & ~self.interrupts.valid
+                         & waiting.empty & ~write),
         ]
-
-        def note():
-            """Where the row's value is read, if it is; no read is under way to the reader."""
-            m.d.sync += [self.reads.payload.row.eq(row), base.eq(config.driver),
-                         offset.eq(Mux(self.event_idx & ~self.packed, 4 + (config.size << 1), 0))]
-
-        # Answers come before what waits for the place that they free.
-        takes_waiting, resetting = Signal(), Signal()
-        m.d.comb += [
-            takes_waiting.eq(waiting.o.valid & ~self.reads.valid),
-            resetting.eq(self.row_drain.notify & ~self.row_clean),
-            next_row.eq(Mux(self.answers.valid, self.answers.payload.row,
-                            Mux(takes_waiting, waiting.o.payload,
-                                Mux(self.published.valid, self.published.payload.row, self.row_drain.row)))),
+        m.d.sync += [
+            write.eq(0), weighing.eq(0), waits.eq(0),
+            write_row.eq(row),
+            now.eq(found),
+            total.eq(Mux(kind == _Event.PUBLISHED, published.count, 0) + found.count),
+            place.eq(Mux(self.packed, found.place[:15], found.place)
+                     + Mux(self.packed & (found.place[15] != answer.value[15]), config.size, 0)),
         ]
-
-        def accept():
-            """Take the next event; its row is looked up in this cycle."""
-            m.d.sync += [row.eq(next_row), answer.eq(self.answers.payload), published.eq(self.published.payload),
-                         publishes.eq(~self.answers.valid & ~takes_waiting)]
-            m.next = "IDLE"
-            with m.If(self.answers.valid):
-                m.d.comb += self.answers.ready.eq(1)
-                m.next = "DECIDE"
-            with m.Elif(takes_waiting):
-                m.d.comb += waiting.o.ready.eq(1)
-                m.next = "READ"
-            with m.Elif(self.published.valid):
-                m.d.comb += self.published.ready.eq(1)
-                m.next = "DECIDE"
-            with m.Elif(resetting):
-                m.next = "CHECK"
-
-        in_reset = self.row_drain.notify & (row == self.row_drain.row)
         with m.If(self.reads.ready):
             m.d.sync += self.reads.valid.eq(0)
+        with m.If(~self.reads.valid):
+            # Where the row's value is read, if it is; no read is under way to the reader.
+            m.d.sync += [self.reads.payload.row.eq(row), base.eq(config.driver),
+                         offset.eq(Mux(self.event_idx & ~self.packed, 4 + (config.size << 1), 0))]
+        with m.If(self.interrupts.ready):
+            m.d.sync += self.interrupts.valid.eq(0)
+        with m.If(wanted):
+            m.d.sync += [self.interrupts.valid.eq(1), self.interrupts.payload.row.eq(write_row)]
         with m.If(~self.row_drain.notify):
             m.d.sync += self.row_clean.eq(0)
-        with m.FSM(name="notify_decision"):
-            with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.published.valid & ~self.answers.valid & ~self.reads.valid & waiting.empty & ~write)
-                accept()
-            with m.State("CHECK"):
-                # Only looked at between events, so none of the row is left but a read.
-                m.d.sync += self.row_clean.eq(~found.in_flight & ~found.dirty)
-                m.next = "IDLE"
-            with m.State("DECIDE"):
-                possible = ~self.msix_enable | (config.vector != NO_VECTOR)
-                m.d.sync += write.eq(1)
-                m.next = "IDLE"
-                with m.If(~self.reads.valid):
-                    note()
+
+        in_reset = self.row_drain.notify & (row == self.row_drain.row)
+        possible = ~self.msix_enable | (config.vector != NO_VECTOR)
+        with m.Switch(kind):
+            with m.Case(_Event.PUBLISHED):
+                m.d.sync += [write.eq(1), now.place.eq(published.place)]
                 with m.If(self.drain):
                     m.d.sync += [now.in_flight.eq(0), now.dirty.eq(0)]
                 with m.Elif(in_reset):
                     # What waits in the list is taken out of it there.
-                    m.d.sync += [now.in_flight.eq(found.in_flight & publishes), now.dirty.eq(found.dirty & ~found.in_flight)]
-                with m.Elif(~publishes):
-                    m.d.comb += self.violation.eq(answer.error)
-                    m.d.sync += now.in_flight.eq(0)
-                    m.next = "ANSWERED"
+                    m.d.sync += now.dirty.eq(found.dirty & ~found.in_flight)
                 with m.Elif(found.in_flight | found.dirty):
                     m.d.sync += now.dirty.eq(1)
                 with m.Elif(possible):
                     with m.If(self.reads.valid | waiting.o.valid):
-                        m.d.sync += now.dirty.eq(1)
-                        m.next = "WAIT"
+                        m.d.sync += [now.dirty.eq(1), waits.eq(1)]
                     with m.Else():
                         m.d.sync += [now.in_flight.eq(1), self.reads.valid.eq(1)]
-            with m.State("ANSWERED"):
-                m.d.sync += [now.eq(now), place.eq(place)]
-                m.d.comb += [weighing.eq(1), self.interrupts.valid.eq(wanted), waiting.i.valid.eq(again)]
-                with m.If(again | (wanted & self.interrupts.ready)):
-                    m.next = "IDLE"
-                with m.Elif(~wanted):
-                    accept()
-            with m.State("WAIT"):
-                m.d.comb += waiting.i.valid.eq(1)
-                m.next = "IDLE"
-            with m.State("READ"):
-                note()
+            with m.Case(_Event.ANSWERED):
+                m.d.sync += [write.eq(1), now.in_flight.eq(0)]
+                with m.If(self.drain | in_reset):
+                    m.d.sync += now.dirty.eq(0)
+                with m.Else():
+                    m.d.comb += self.violation.eq(answer.error)
+                    m.d.sync += weighing.eq(1)
+            with m.Case(_Event.WAITED):
                 m.d.sync += [write.eq(1), now.dirty.eq(0)]
                 with m.If(~self.drain & ~in_reset):
                     m.d.sync += [now.in_flight.eq(1), self.reads.valid.eq(1)]
-                m.next = "IDLE"
+            with m.Case(_Event.RESET):
+                # Only looked at between events, so none of the row is left but a read.
+                m.d.sync += self.row_clean.eq(~found.in_flight & ~found.dirty)
         return m
+
+    def _elaborate_choice(self, m, kind, row, next_row, weighing, waiting):
+        """Choose the event that is decided on in the next cycle. Answers come before what waits for the place that they free."""
+        answers, published, drain = self.answers, self.published, self.row_drain
+        takes_answer, takes_waiting, takes_published, takes_reset = Signal(), Signal(), Signal(), Signal()
+        decides = kind != _Event.NONE
+
+        def free(other):
+            return ~decides | (other != row)
+
+        m.d.comb += [
+            # An answer is kept until it is weighed, and then there is a place for its interrupt.
+            takes_answer.eq(answers.valid & (kind != _Event.ANSWERED) & ~weighing & ~self.interrupts.valid & free(answers.payload.row)),
+            takes_waiting.eq(waiting.o.valid & ~self.reads.valid & (kind != _Event.WAITED) & free(waiting.o.payload)),
+            takes_published.eq(published.valid & free(published.payload.row)),
+            takes_reset.eq(drain.notify & ~self.row_clean & free(drain.row)),
+            answers.ready.eq(takes_answer),
+            waiting.o.ready.eq(takes_waiting & ~takes_answer),
+            published.ready.eq(takes_published & ~takes_answer & ~takes_waiting),
+        ]
+        m.d.sync += [row.eq(next_row), kind.eq(_Event.NONE)]
+        m.d.comb += next_row.eq(drain.row)
+        with m.If(takes_answer):
+            m.d.comb += next_row.eq(answers.payload.row)
+            m.d.sync += kind.eq(_Event.ANSWERED)
+        with m.Elif(takes_waiting):
+            m.d.comb += next_row.eq(waiting.o.payload)
+            m.d.sync += kind.eq(_Event.WAITED)
+        with m.Elif(takes_published):
+            m.d.comb += next_row.eq(published.payload.row)
+            m.d.sync += kind.eq(_Event.PUBLISHED)
+        with m.Elif(takes_reset):
+            m.d.sync += kind.eq(_Event.RESET)
 
     def _asked_for(self, m, place, count, value):
         """Return whether the driver, whose suppression state is ``value``, wants to hear of the ``count`` entries before ``place``."""

@@ -9,6 +9,7 @@ from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ...pcie.dma import GRANULE_SIZE
 from ...stream.fifo import Queue
 from ..contract import QueueConfigPort, row_width
 from .chains import ChainAdd
@@ -19,13 +20,18 @@ from .rows import RowMemory, Sweep, connect_sweep
 __all__ = ["RingParser"]
 
 
+_MOST = GRANULE_SIZE // 16
+"""Descriptors that a read has at most."""
+
+
 class RingParser(wiring.Component):
     """Turns lines of available ring entries into chains and descriptor reads.
 
-    One head per cycle while the word lasts; a word costs two cycles, a line four, a descriptor read two. A descriptor read covers
-    consecutive heads within one 128-byte line of the table. When the row may not have more descriptor reads in flight, or an earlier line of
-    the row is not parsed yet, the line goes to the tail and is taken up again at the head where it stopped. A head at or above the
-    queue size is a violation [virtio 2.7.5]. While ``drain``, and for a row that is reset, lines are given back unread.
+    One head per cycle while the word lasts; a word costs two cycles, a line four, a descriptor read two. A descriptor read covers up to eight
+    consecutive heads: of the last 16 of a line of entries within one page, so that reads are as few as can be, and before these within one
+    128-byte line of the table, so that completions need not be cut. When the row may not have more descriptor reads in flight, or an earlier line
+    of the row is not parsed yet, the line goes to the tail and is taken up again at the head where it stopped. A head at or above the queue size
+    is a violation [virtio 2.7.5]. While ``drain``, and for a row that is reset, lines are given back unread.
 
     Members
     -------
@@ -103,7 +109,8 @@ class RingParser(wiring.Component):
         drain = Signal()
         m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
         config = Signal.like(self.config.config)
-        line_start = Signal()
+        line_start, page_start = Signal(), Signal()
+        few = Signal()                 # the run began with few entries to come
         extends = Signal()
         m.d.comb += [
             self.config.row.eq(answer.row),
@@ -112,7 +119,8 @@ class RingParser(wiring.Component):
             self.port.word.eq(index >> entry_bits),
             # Descriptors are 16 bytes; the table is 16-byte aligned, a line has 128.
             line_start.eq((config.desc[4:7] + head[:3])[:3] == 0),
-            extends.eq((head == run_next) & ~line_start),
+            page_start.eq(line_start & ((config.desc[4:12] + head[:8])[3:8] == 0)),
+            extends.eq((head == run_next) & ~Mux(few, page_start | (run_count == _MOST), line_start)),
             self.chains.payload.row.eq(answer.row),
             self.chains.payload.position.eq(position),
             self.chains.payload.head.eq(head),
@@ -221,7 +229,7 @@ class RingParser(wiring.Component):
                     m.d.comb += self.chains.valid.eq(~known)
                     with m.If(known | self.chains.ready):
                         with m.If(run_count == 0):
-                            m.d.sync += [run_first.eq(head), run_start.eq(index)]
+                            m.d.sync += [run_first.eq(head), run_start.eq(index), few.eq(answer.count - index <= 2 * _MOST)]
                         with m.If(~known):
                             m.d.sync += [added.eq(added + 1), position.eq(position + 1)]
                         m.d.sync += [run_count.eq(run_count + 1), run_next.eq(head + 1), index.eq(index + 1), head.eq(chosen)]

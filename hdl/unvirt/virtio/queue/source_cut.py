@@ -19,8 +19,8 @@ __all__ = ["PacketCut"]
 class PacketCut(wiring.Component):
     """Cuts one packet after the other into the pieces that are read, and gives each its bytes of the granules that the packet takes.
 
-    A piece ends at a block of the largest read that is allowed since the packet was loaded, at most 512 bytes, or with its segment. The packet's
-    granules lie in the order of the free list, whose links are the packet's links.
+    A segment that may be read at once is one piece. Of others a piece ends at a block of the largest read that was allowed when the packet was
+    loaded, at most 512 bytes, or with its segment. The packet's granules lie in the order of the free list, whose links are the packet's links.
 
     Latency: the first piece of a chain of one segment is on show in the cycle after ``start``, if the packet was loaded a cycle before that at
     least, of others two cycles later; a piece per cycle, one cycle more for each granule and two for each further segment.
@@ -99,9 +99,11 @@ class PacketCut(wiring.Component):
         block = Cat(~wide[0], wide[0] & ~wide[1], wide[1])         # in units of 128 bytes
         to_end = Signal(9)
         block_left = Signal(10)
+        at_once = Signal()          # as many bytes as a block has, to the end of the page at most
         m.d.comb += [
             to_end.eq(~address[:9] & Cat(C(0x7F, 7), wide)),
             block_left.eq(to_end + 1),
+            at_once.eq((left <= Cat(C(0, 7), block) - address[:2]) & (~address[9:12].all() | (left <= ~address[:9]))),
             self.ends.eq(final & last_segment),
             self.segment_group.eq(group),
             self.next_group_of.eq(group),
@@ -117,8 +119,8 @@ class PacketCut(wiring.Component):
 
         # The first piece of a segment, worked out in the cycle after its address and length came.
         with m.If(unsized):
-            m.d.sync += [unsized.eq(0), final.eq(left <= block_left), left.eq(left - block_left)]
-            with m.If(left <= to_end):
+            m.d.sync += [unsized.eq(0), final.eq((left <= block_left) | at_once), left.eq(left - block_left)]
+            with m.If((left <= to_end) | at_once):
                 m.d.sync += [length.eq(left), *piece_ends((last_byte + left[:10])[:10])]
             with m.Else():
                 m.d.sync += [length.eq(block_left), *piece_ends((Cat(offset, fresh) + to_end)[:10])]
