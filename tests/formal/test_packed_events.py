@@ -14,9 +14,11 @@ from prove import opened, opened_inside, prove, register, state  # noqa: E402
 from streams import drive, moves  # noqa: E402
 
 from unvirt.virtio.queue.packed import PackedController
+from unvirt.virtio.queue.packed_lines import lines_of
 from unvirt.virtio.queue.packed_plan import PackedRow, PackedTask
 
-ROWS = 2
+ROWS, CONTEXTS = 2, 16
+LINES = lines_of(CONTEXTS)
 _FREE = ("event_idx", "drain", "hold", "turn", "others", "rung", "room", "context_free", "contexts_free", "line_here", "line", "end_here", "end",
          "retired", "free_slots", "unused", "added")
 
@@ -29,7 +31,7 @@ class PackedEventsSpec(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
-        dut = PackedController(data_width=64, rows=ROWS, contexts=16, slots=16, window=8)
+        dut = PackedController(data_width=64, rows=ROWS, contexts=CONTEXTS, slots=16, window=8)
         m.submodules.dut = inner = opened(dut)
         plan, plan_inside, cells = inner._named_submodules["plan"][0], opened_inside(inner, "plan"), opened_inside(inner, "state").submodules.cells
         drive(m, dut.visits)
@@ -45,14 +47,14 @@ class PackedEventsSpec(Elaboratable):
 
         row, is_result = register(inner, "row"), register(inner, "is_result")
         now = plan.tasks.payload.now
-        task = data.View(PackedTask(ROWS), register(plan_inside, "task"))
+        task = data.View(PackedTask(ROWS, LINES), register(plan_inside, "task"))
         stored_already = state(plan_inside, "packed_plan", "AGAIN")
         loads, judges = state(inner, "packed", "LOAD"), state(inner, "packed", "JUDGE")
         at_hand = loads | judges | state(inner, "packed", "END", "JOB", "PLAN")
         m.d.comb += [Assert(~at_hand | ~plan.busy | (row != plan.row)),
                      Cover(at_hand & plan.busy & is_result), Cover(reset.fetch & plan.row_clean & dut.visits.ready)]
 
-        shown = data.View(PackedRow, cells.read_ports[0].data)
+        shown = data.View(PackedRow(LINES), cells.read_ports[0].data)
         for number in range(ROWS):
             looked_at = Signal(name=f"looked_at{number}")
             taken = moves(dut.results) & (dut.results.payload.row == number)
@@ -64,7 +66,7 @@ class PackedEventsSpec(Elaboratable):
             m.d.comb += Assume(~dut.results.valid | (dut.results.payload.row != number) | looked_at)
 
             port = cells.read_port(domain="comb")
-            stored = data.View(PackedRow, port.data)
+            stored = data.View(PackedRow(LINES), port.data)
             mine, planned = at_hand & (row == number), plan.busy & ~stored_already & (plan.row == number)
             m.d.comb += [
                 port.addr.eq(number),

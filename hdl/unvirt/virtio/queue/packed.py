@@ -17,7 +17,7 @@ from ..spec import EventMode
 from .contract import CHAIN_LENGTH_WIDTH, RowDrain
 from .packed_ends import ChainEnd
 from .packed_heads import LineEnd, PackedJob, PackedResult
-from .packed_lines import LINES, ArrivedLine
+from .packed_lines import ArrivedLine, lines_of
 from .packed_plan import PackedPlan, PackedRow
 from .reads import LineRead
 from .row_plan import connect_plan
@@ -37,10 +37,10 @@ class PackedController(wiring.Component):
 
     A doorbell makes as many descriptors be read as are usual, and the one that will not be available: runs of some length lead to runs of that
     length, of shorter ones halfway to theirs. If there are more, or if 63 or more are usual, lines of up to eight descriptors are read: as long as
-    all of a line are available, twice as many may be under way, up to 120 descriptors. The first that is not available ends that: what was read
-    beyond it means nothing. Then, if a doorbell came meanwhile, the ring is read again from there; otherwise the driver is asked for doorbells if it
-    is silent (enabled, or with ``event_idx`` for that very descriptor), and this one descriptor read once more behind that write [DER-RACE-01]. When
-    the driver notifies although work is in progress, notifications are disabled.
+    all of a line are available, twice as many may be under way, up to 120 descriptors, with 128 contexts 224. The first that is not available ends
+    that: what was read beyond it means nothing. Then, if a doorbell came meanwhile, the ring is read again from there; otherwise the driver is asked
+    for doorbells if it is silent (enabled, or with ``event_idx`` for that very descriptor), and this one descriptor read once more behind that write
+    [DER-RACE-01]. When the driver notifies although work is in progress, notifications are disabled.
 
     An event takes three cycles, one more if a result, or the end of a chain, leads to a line being looked at, and one more if it is of the row of the
     event before, which waits until that one has read and stored, see :class:`~unvirt.virtio.queue.packed_plan.PackedPlan`.
@@ -77,7 +77,7 @@ class PackedController(wiring.Component):
     def __init__(self, *, data_width, rows, contexts, slots, window):
         self._data_width = data_width
         self._rows = rows
-        self._contexts = contexts
+        self._lines = lines_of(contexts)
         self._slots = slots
         self._window = window
         width = row_width(rows)
@@ -99,7 +99,7 @@ class PackedController(wiring.Component):
             "context_free": In(1),
             "contexts_free": In(1),
             "line_row": Out(width),
-            "line_number": Out(range(LINES)),
+            "line_number": Out(range(self._lines)),
             "line_here": In(1),
             "line": In(ArrivedLine(contexts)),
             "line_take": Out(1),
@@ -125,9 +125,10 @@ class PackedController(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # A row at hand in the plan is not looked up, nor one that is being swept; while the engine is drained there are no visits.
-        m.submodules.state = state = RowMemory(PackedRow, rows=self._rows, readers=1, settled=True)
+        m.submodules.state = state = RowMemory(PackedRow(self._lines), rows=self._rows, readers=1, settled=True)
         m.submodules.coming = coming = RowMemory(1, rows=self._rows, readers=1)
-        m.submodules.plan = plan = PackedPlan(data_width=self._data_width, rows=self._rows, slots=self._slots, window=self._window)
+        m.submodules.plan = plan = PackedPlan(data_width=self._data_width, rows=self._rows, lines=self._lines, slots=self._slots,
+                                                 window=self._window)
         connect_sweep(m, self.sweep, (state, coming))
         connect(m, plan.reads, flipped(self.reads))
         connect(m, plan.again, flipped(self.again))
@@ -148,7 +149,8 @@ class PackedController(wiring.Component):
         """One row at a time: what its event changes, and the next line to look at."""
         row = Signal(row_width(self._rows))
         next_row = Signal.like(row)
-        now, found = Signal(PackedRow), state.read_value[0]
+        now, found = Signal(PackedRow(self._lines)), state.read_value[0]
+        most_ahead = self._lines.bit_length() - 1
         size, enabled, block = Signal(16), Signal(), Signal(2)
         is_result = Signal()                       # of a line that was looked at
         turn = Signal()                            # it is the row's turn
@@ -274,9 +276,9 @@ class PackedController(wiring.Component):
                     with m.Switch(result.end):
                         with m.Case(LineEnd.DONE):
                             with m.If(now.usual == 0):
-                                m.d.sync += now.ahead.eq(now.ahead + ~now.ahead[2])
+                                m.d.sync += now.ahead.eq(now.ahead + (now.ahead != most_ahead))
                             with m.Elif((found <= now.usual) | now.usual.all()):
-                                m.d.sync += now.ahead.eq(Mux(now.ahead >= USUAL_AHEAD, USUAL_AHEAD + 1, USUAL_AHEAD))
+                                m.d.sync += now.ahead.eq(Mux(now.ahead >= USUAL_AHEAD, now.ahead + (now.ahead != most_ahead), USUAL_AHEAD))
                             with m.Else():
                                 # As many lines as there were.
                                 m.d.sync += [now.usual.eq(0), now.ahead.eq(Mux(found[4:].any(), 2, found[3]))]

@@ -9,12 +9,12 @@ from ..contract import row_width
 from .reads import LineAnswer
 from .rows import RowFlags
 
-__all__ = ["LINES", "ArrivedLine", "LineTable"]
+__all__ = ["ArrivedLine", "LineTable", "lines_of"]
 
-LINES = 16
-"""Numbers of lines per row: one less may be under way."""
 
-_NUMBER_BITS = (LINES - 1).bit_length()
+def lines_of(contexts):
+    """Return how many numbers of lines a row has, of which one less may be under way: as many as may be read for one row, at least 16."""
+    return max(16, contexts // 4)
 
 
 class ArrivedLine(data.StructLayout):
@@ -56,7 +56,7 @@ class LineTable(wiring.Component):
             "answers": In(stream.Signature(LineAnswer(rows, contexts))),
             "kicks": Out(stream.Signature(width)),
             "row": In(width),
-            "number": In(_NUMBER_BITS),
+            "number": In(range(lines_of(contexts))),
             "here": Out(1),
             "line": Out(ArrivedLine(contexts)),
             "take": In(1),
@@ -64,9 +64,9 @@ class LineTable(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.arrived = arrived = RowFlags(rows=self._rows * LINES)
-        m.submodules.table = table = memory.Memory(shape=ArrivedLine(self._contexts).size, depth=self._rows * LINES, init=[],
-                                                   attrs={"ram_style": "block"})
+        places = self._rows * lines_of(self._contexts)
+        m.submodules.arrived = arrived = RowFlags(rows=places)
+        m.submodules.table = table = memory.Memory(shape=ArrivedLine(self._contexts).size, depth=places, init=[], attrs={"ram_style": "block"})
         write = table.write_port()
         read = table.read_port()
         answer = self.answers.payload
@@ -74,7 +74,7 @@ class LineTable(wiring.Component):
             self.answers.ready.eq(self.kicks.ready & arrived.ready),
             self.kicks.valid.eq(self.answers.valid & arrived.ready),
             self.kicks.payload.eq(answer.row),
-            write.addr.eq(Cat(answer.position[:_NUMBER_BITS], answer.row)),
+            write.addr.eq(Cat(answer.position[:len(self.number)], answer.row)),
             write.data.eq(Cat(answer.context, answer.count[:4], answer.error)),
             write.en.eq(self.answers.valid & self.answers.ready),
             arrived.set_valid.eq(write.en),

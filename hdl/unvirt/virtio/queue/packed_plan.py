@@ -12,48 +12,48 @@ from ...pcie.dma import WriteBeat
 from ...stream.ring import wrap_sub
 from ..contract import QueueConfig, row_width
 from ..spec import EventMode
-from .packed_lines import LINES
 from .reads import LineRead
 from .row_plan import plan_members, store_row
 from .slots import SlotBudget
 
-__all__ = ["AHEAD", "PackedPlan", "PackedRow", "PackedTask"]
-
-AHEAD = LINES - 1
-"""Most lines of a row under way."""
+__all__ = ["PackedPlan", "PackedRow", "PackedTask"]
 
 _LINE = 8
 """Descriptors in a line of 128 bytes."""
 
 
-class PackedRow(data.Struct):
-    """State of a row on the available side; all zero after a reset."""
+class PackedRow(data.StructLayout):
+    """State of a row on the available side, of whose ``lines`` one less may be under way; all zero after a reset."""
 
-    slot:     15     # next descriptor to look at
-    lap:      1      # complement of the wrap counter there
-    flight:   7      # descriptors from `slot` on that were requested
-    position: 16     # of the next chain
-    asked:    4      # lines requested, modulo LINES
-    taken:    4      # of them looked at
-    dropped:  4      # of those under way, the oldest that mean nothing any more
-    ahead:    3      # beside one, 2 ** ahead - 1 lines may be under way
-    going:    1      # there may be more to see
-    stale:    1      # a doorbell came while lines were under way
-    silent:   1      # the driver does not notify: it was told so, or its event lies behind
-    looking:  1      # a line is being looked at
-    open:     1      # at `slot` lies a chain whose end is not known yet
-    fence:    1      # the next read goes behind the writes before it
-    run:      6      # descriptors found, one after the other, since there was none
-    usual:    6      # so many are expected of a run; 0: unknown, all ones: any number
+    def __init__(self, lines):
+        number = range(lines)
+        super().__init__({
+            "slot": 15,                       # next descriptor to look at
+            "lap": 1,                         # complement of the wrap counter there
+            "flight": range(_LINE * lines),   # descriptors from `slot` on that were requested
+            "position": 16,                   # of the next chain
+            "asked": number,                  # lines requested, modulo their number
+            "taken": number,                  # of them looked at
+            "dropped": number,                # of those under way, the oldest that mean nothing any more
+            "ahead": range(lines.bit_length()),  # beside one, 2 ** ahead - 1 lines may be under way
+            "going": 1,                       # there may be more to see
+            "stale": 1,                       # a doorbell came while lines were under way
+            "silent": 1,                      # the driver does not notify: it was told so, or its event lies behind
+            "looking": 1,                     # a line is being looked at
+            "open": 1,                        # at `slot` lies a chain whose end is not known yet
+            "fence": 1,                       # the next read goes behind the writes before it
+            "run": 6,                         # descriptors found, one after the other, since there was none
+            "usual": 6,                       # so many are expected of a run; 0: unknown, all ones: any number
+        })
 
 
 class PackedTask(data.StructLayout):
     """A row as an event has left it."""
 
-    def __init__(self, rows):
+    def __init__(self, rows, lines):
         super().__init__({
             "row": row_width(rows),
-            "now": PackedRow,
+            "now": PackedRow(lines),
             "config": QueueConfig,
             "kicked": 1,                 # nothing was under way for it
             "turn": 1,                   # it came because it was its turn
@@ -71,7 +71,8 @@ class PackedPlan(wiring.Component):
 
     Parameters
     ----------
-    data_width, rows, slots, window : int
+    data_width, rows, lines, slots, window : int
+        ``lines`` as of :func:`~unvirt.virtio.queue.packed_lines.lines_of`.
 
     Members
     -------
@@ -80,14 +81,15 @@ class PackedPlan(wiring.Component):
         As in :class:`~unvirt.virtio.queue.packed.PackedController`; for the others see :func:`~unvirt.virtio.queue.row_plan.plan_members`.
     """
 
-    def __init__(self, *, data_width, rows, slots, window):
+    def __init__(self, *, data_width, rows, lines, slots, window):
         self._data_width = data_width
         self._rows = rows
+        self._lines = lines
         self._slots = slots
         self._window = window
         width = row_width(rows)
         super().__init__({
-            "tasks": In(stream.Signature(PackedTask(rows))),
+            "tasks": In(stream.Signature(PackedTask(rows, lines))),
             "event_idx": In(1),
             "others": In(1),
             "reads": Out(stream.Signature(LineRead(rows))),
@@ -98,20 +100,21 @@ class PackedPlan(wiring.Component):
             "flags": Out(stream.Signature(WriteBeat(data_width))),
             "retired_row": Out(width),
             "retired": In(16),
-        } | plan_members(PackedRow, rows, slots))
+        } | plan_members(PackedRow(lines), rows, slots))
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.budget = budget = SlotBudget(slots=self._slots)
-        task = Signal(PackedTask(self._rows))
+        task = Signal(PackedTask(self._rows, self._lines))
+        most = self._lines - 1                     # under way
         row, now, config = task.row, task.now, task.config
         held, start = Signal(16), Signal(16)       # start: first descriptor that was not requested
         count = Signal(range(_LINE + 1))
-        under_way, ahead = Signal(4), Signal(4)
+        under_way, ahead = Signal.like(now.asked), Signal.like(now.asked)
         wanted = Signal()
         crowded, gives_way = Signal(), Signal()    # there is more to read than may be read now; for others have their turn
         may_read, some = Signal(), Signal()        # a read may go, and asks for something
-        flight_left = Signal(range(_LINE * AHEAD + 1))
+        flight_left = Signal(range(_LINE * most + 1))
         run_left = Signal(7)                       # of what is expected
         bound = Signal(range(self._window + 1))
 
@@ -129,7 +132,7 @@ class PackedPlan(wiring.Component):
             under_way.eq(now.asked - now.taken),
             # A line that is being looked at counts: its result, which may end the run, asks again.
             ahead.eq(under_way - now.dropped + now.looking),
-            wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & ~self.hold & (under_way != AHEAD) & (ahead >> now.ahead == 0)),
+            wanted.eq(now.going & ~now.open & config.enabled & ~self.drain & ~self.hold & (under_way != most) & (ahead >> now.ahead == 0)),
         ]
         self._drive_requests(m, task, count, start)
 
@@ -164,7 +167,7 @@ class PackedPlan(wiring.Component):
                     start.eq(Mux(ahead_slot >= config.size, ahead_slot - config.size, ahead_slot)),
                     held.eq(wrap_sub(now.position, self.retired) + now.flight),
                     # Not more than once around.
-                    flight_left.eq(Mux(config.size < _LINE * AHEAD, config.size, _LINE * AHEAD) - now.flight),
+                    flight_left.eq(Mux(config.size < _LINE * most, config.size, _LINE * most) - now.flight),
                     # A row that goes on by itself takes whole lines: one descriptor at a time, as one chain after the other is done with, a few rows
                     # would keep everything here busy. What is left of its window it gets when it is kicked.
                     bound.eq(Mux(task.kicked & (under_way == 0), self._window, self._window - min(_LINE, self._window // 2) + 1)),
