@@ -229,12 +229,17 @@ class DescriptorSpec(Elaboratable):
         desc = Cat(C(0, 4), AnyConst(60))          # [virtio 2.7] the table is aligned to 16 bytes
         m.d.comb += [dut.config.config.desc.eq(desc), dut.config.config.size.eq(AnyConst(16))]
         first, following, count, few = (register(inner, name) for name in ("run_first", "run_next", "run_count", "few"))
+        head, follows, line_start, page_start = (register(inner, name) for name in ("head", "follows", "line_start", "page_start"))
         place, config = Signal(8), dut.config.config.shape()(register(inner, "config"))
         read = dut.reads.payload
         m.d.comb += [
             place.eq(desc[4:12] + first[:8]),
             Assume(~ResetSignal()),
             Assert((config.desc == desc) | state(inner, "ring_parser", "IDLE", "START")),
+            # What was compared is of the head at hand.
+            Assert(~state(inner, "ring_parser", "HEADS", "READ_RUN") | (count == 0) | (follows == (head == following))),
+            Assert(~state(inner, "ring_parser", "HEADS", "READ_RUN") | ((line_start == ((desc[4:7] + head[:3])[:3] == 0))
+                                                                        & (page_start == ((desc[4:12] + head[:8])[:8] == 0)))),
             Assert((count <= 8) & ((count != 0) | ~state(inner, "ring_parser", "READ_RUN"))),
             Assert((count == 0) | (following == (first + count)[:16])),
             Assert((place + count <= 256) & (few | (place[:3] + count <= 8))),

@@ -114,24 +114,31 @@ class Receive(wiring.Component):
         start, place = Signal(word_bits), Signal(word_bits)   # of the frame coming in; of its next beat
         first_place = Signal(word_bits, init=skip)   # of its first beat
         length = Signal(14)                    # with the header
-        left = Signal(14)                      # bytes that it may still have
+        left, few = Signal(14), Signal()       # bytes that it may still have; these may be less than a beat has
+        missing = Signal(range(SHORTEST_FRAME + 1))    # bytes to the shortest frame
         bad = Signal()
-        now_place, now_length, now_left = Signal(word_bits), Signal(15), Signal(14)
+        now_place, now_length, now_left, now_missing = Signal(word_bits), Signal(15), Signal(14), Signal.like(missing)
+        size = Signal(range(lanes + 1))        # of the beat
+        long_enough = Signal()
         room, write, give_up, good = Signal(), Signal(), Signal(), Signal()
         spill = Signal()                       # the last byte is in the second word that its beat touches
 
         m.d.comb += [
             now_place.eq(Mux(beat.first, first_place, place)),
-            now_length.eq(Mux(beat.first, NET_HEADER_SIZE, length) + lanes - beat.empty),
+            size.eq(lanes - beat.empty),
+            now_length.eq(Mux(beat.first, NET_HEADER_SIZE, length) + size),
             now_left.eq(Mux(beat.first, self.frame_limit, left)),
-            give_up.eq((~beat.first & bad) | ~room | (lanes - beat.empty > now_left)),
+            now_missing.eq(Mux(beat.first, SHORTEST_FRAME, missing)),
+            long_enough.eq(size >= now_missing),
+            # No limit is less than a beat. Much hangs on this: so it is known before what has to be compared.
+            give_up.eq(~room | (~beat.first & (bad | (few & (size > left[:len(size)]))))),
             # A frame that gets too long has room still.
             write.eq(self.mac_valid & (beat.first | ~bad) & room),
             cells.write.address_low.eq(now_place),
             cells.write.address_high.eq(now_place + 1),
             cells.write.enable.eq(write.replicate(lanes)),
             spill.eq(beat.empty < shift),
-            good.eq(~give_up & ~beat.error & (now_length >= NET_HEADER_SIZE + SHORTEST_FRAME) & whole.ready),
+            good.eq(~give_up & ~beat.error & long_enough & whole.ready),
             whole.valid.eq(self.mac_valid & beat.last & good),
             whole.payload.start.eq(start),
             whole.payload.length.eq(now_length),
@@ -144,7 +151,8 @@ class Receive(wiring.Component):
                 cells.write.high[lane].eq(lane < shift),
             ]
         with m.If(self.mac_valid):
-            m.d.sync += [place.eq(now_place + 1), length.eq(now_length), left.eq(now_left - lanes), bad.eq(give_up)]
+            m.d.sync += [place.eq(now_place + 1), length.eq(now_length), left.eq(now_left - lanes), bad.eq(give_up),
+                         few.eq(now_left <= 2 * lanes), missing.eq(Mux(long_enough, 0, now_missing - size))]
             with m.If(beat.last & good):
                 # The whole frame keeps the words up to its last byte.
                 m.d.sync += [start.eq(now_place + 1 + spill), first_place.eq(now_place + (1 + skip) + spill)]

@@ -234,8 +234,13 @@ class QueueEngine(wiring.Component):
         for block in (fetch, decision):
             m.d.comb += block.event_idx.eq(transport.features[Feature.EVENT_IDX])
         m.d.comb += used.in_order.eq(transport.features[Feature.IN_ORDER])
-        for block in (fetch, used, decision):
-            m.d.comb += block.packed.eq(transport.features[Feature.RING_PACKED])
+        # Constant while anything is under way, and wanted everywhere: each has a register of its own, one behind the other.
+        packed = transport.features[Feature.RING_PACKED]
+        for name, block in (("decision", decision), ("used", used), ("fetch", fetch)):
+            own = Signal(name=f"packed_for_{name}")
+            m.d.sync += own.eq(packed)
+            m.d.comb += block.packed.eq(own)
+            packed = own
 
         # Positions of a row come from the service that consumes its chains.
         for asked, given, source_ports, index in (

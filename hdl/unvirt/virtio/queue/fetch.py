@@ -198,8 +198,13 @@ class FetchSide(wiring.Component):
         if self._serves_requests:
             connect(m, flipped(self.request), store.request)
             connect(m, flipped(self.requests), meta.requests)
-        for block in (select, reader, walker, store):
-            m.d.comb += block.packed.eq(self.packed)
+        # As in the engine: near to where it is wanted.
+        chosen = self.packed
+        for name, block in (("select", select), ("reader", reader), ("walker", walker), ("store", store)):
+            own = Signal(name=f"packed_for_{name}")
+            m.d.sync += own.eq(chosen)
+            m.d.comb += block.packed.eq(own)
+            chosen = own
         m.d.comb += [
             side.drain.eq(drain),
             walker.drain.eq(drain),

@@ -27,7 +27,7 @@ _MOST = GRANULE_SIZE // 16
 class RingParser(wiring.Component):
     """Turns lines of available ring entries into chains and descriptor reads.
 
-    One head per cycle while the word lasts; a word costs two cycles, a line four, a descriptor read two. A descriptor read covers up to eight
+    One head per cycle while the word lasts; a word costs three cycles, a line four, a descriptor read two. A descriptor read covers up to eight
     consecutive heads: of the last 16 of a line of entries within one page, so that reads are as few as can be, and before these within one
     128-byte line of the table, so that completions need not be cut. When the row may not have more descriptor reads in flight, or an earlier line
     of the row is not parsed yet, the line goes to the tail and is taken up again at the head where it stopped. A head at or above the queue size
@@ -99,8 +99,13 @@ class RingParser(wiring.Component):
         run_start = Signal(7)
         run_count = Signal(4)
         word = Signal(self._data_width)
-        head = Signal(16)              # the entry at `index`; much hangs on it, so it is chosen from its word in the cycle before
-        seek = Signal()                # it is still to be
+        # The entry at `index`, and all that is compared of it: much hangs on them, so they are chosen from their word in the cycle before.
+        head = Signal(16)
+        follows = Signal()             # it goes on with the run
+        outside = Signal()             # there is no such descriptor
+        line_start = Signal()          # its descriptor begins a line
+        page_start = Signal()          # and a page
+        seek = Signal()                # it is still to be chosen
         begins = Signal()              # the line is taken up, at `place`
         place = Signal(16)
         ended = Signal()               # a line is, and the controller does not know yet
@@ -109,7 +114,6 @@ class RingParser(wiring.Component):
         drain = Signal()
         m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
         config = Signal.like(self.config.config)
-        line_start, page_start = Signal(), Signal()
         few = Signal()                 # the run began with few entries to come
         extends = Signal()
         m.d.comb += [
@@ -117,10 +121,7 @@ class RingParser(wiring.Component):
             self.room_row.eq(answer.row),
             self.port.context.eq(answer.context),
             self.port.word.eq(index >> entry_bits),
-            # Descriptors are 16 bytes; the table is 16-byte aligned, a line has 128.
-            line_start.eq((config.desc[4:7] + head[:3])[:3] == 0),
-            page_start.eq(line_start & ((config.desc[4:12] + head[:8])[3:8] == 0)),
-            extends.eq((head == run_next) & ~Mux(few, page_start | (run_count == _MOST), line_start)),
+            extends.eq(follows & ~Mux(few, page_start | (run_count == _MOST), line_start)),
             self.chains.payload.row.eq(answer.row),
             self.chains.payload.position.eq(position),
             self.chains.payload.head.eq(head),
@@ -170,7 +171,14 @@ class RingParser(wiring.Component):
         room, read_before, unsure = Signal(), Signal(), Signal()
         m.d.sync += [room.eq(self.room), read_before.eq(self.reads.valid & self.reads.ready), unsure.eq(read_before)]
 
-        chosen = word.word_select((index + ~seek)[:entry_bits], 16)
+        # The next head is chosen; of its descriptor the place in the page: it has 16 bytes, as the table is aligned, a line 128.
+        chosen, in_page = word.word_select((index + ~seek)[:entry_bits], 16), Signal(8)
+        moves_on = Signal()
+        m.d.comb += in_page.eq(config.desc[4:12] + chosen[:8])
+        with m.If(seek | moves_on):
+            m.d.sync += [head.eq(chosen), follows.eq(chosen == Mux(seek, run_next, (head + 1)[:16])), outside.eq(chosen >= config.size),
+                         line_start.eq(in_page[:3] == 0), page_start.eq(in_page == 0)]
+
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
                 m.d.comb += self.idle.eq(~waiting.o.valid & ~self.answers.valid & ~ended)
@@ -207,19 +215,15 @@ class RingParser(wiring.Component):
                     m.d.sync += begins.eq(0)
                     m.next = "TAKE_WORD"
             with m.State("TAKE_WORD"):
-                m.d.sync += [word.eq(self.port.data), head.eq(self.port.data[:16])]
-                m.next = "HEADS"
-                with m.If(index[:entry_bits] != 0):
-                    m.next = "SEEK"
+                m.d.sync += word.eq(self.port.data)
+                m.next = "SEEK"
             with m.State("SEEK"):
-                # Not the first entry of its word is wanted of a line that is taken up again.
                 m.d.comb += seek.eq(1)
-                m.d.sync += head.eq(chosen)
                 m.next = "HEADS"
             with m.State("HEADS"):
                 with m.If(drain):
                     m.next = "ABANDON"
-                with m.Elif(head >= config.size):
+                with m.Elif(outside):
                     m.d.comb += self.violation.eq(1)
                     m.next = "ABANDON"
                 with m.Elif((run_count != 0) & ~extends):
@@ -232,7 +236,8 @@ class RingParser(wiring.Component):
                             m.d.sync += [run_first.eq(head), run_start.eq(index), few.eq(answer.count - index <= 2 * _MOST)]
                         with m.If(~known):
                             m.d.sync += [added.eq(added + 1), position.eq(position + 1)]
-                        m.d.sync += [run_count.eq(run_count + 1), run_next.eq(head + 1), index.eq(index + 1), head.eq(chosen)]
+                        m.d.sync += [run_count.eq(run_count + 1), run_next.eq(head + 1), index.eq(index + 1)]
+                        m.d.comb += moves_on.eq(1)
                         with m.If(index + 1 == answer.count):
                             m.next = "READ_RUN"
                         with m.Elif(index[:entry_bits] == entries - 1):

@@ -170,8 +170,6 @@ class Sink(wiring.Component):
             chains.parsed_row.eq(scan.parsed_row),
             scan.parsed.eq(chains.parsed),
             self.coming_row.eq(scan.parsed_row),
-            self.starved.valid.eq(scan.starved),
-            self.starved.payload.eq(scan.parsed_row),
             scan.coming.eq(self.coming),
             scan.crowded.eq(self.crowded),
             chains.order_row.eq(scan.order_row),
@@ -192,6 +190,8 @@ class Sink(wiring.Component):
             chosen.read_row[1].eq(self.retired_row[1]),
             self.retired[1].eq(chosen.read_value[1]),
         ]
+        # From here it goes far, and it is told again.
+        m.d.sync += [self.starved.valid.eq(scan.starved), self.starved.payload.eq(scan.parsed_row)]
         # Chains that were chosen for a packet go first.
         mine_ahead = buffer.o.valid & (buffer.o.payload.place.row == self.row_drain.row)
         loose_goes = scan.loose.valid & ~buffer.o.valid
