@@ -119,8 +119,13 @@ def _make_folder(folder):
 def _page(rows, drawn):
     """Return the page of the documentation."""
     shown = "\n".join(f"![{name.removesuffix('.svg')}]({name})\n" for name in drawn)
-    devices = ", ".join(f"preset {WIDTHS[width]} at {width} bits" + "".join(f", {name} {value}" for name, value in IN_FLIGHT.get(width, {}).items())
+    def beyond(options):
+        """Say what a device has beyond its preset."""
+        return ", ".join(f"{name} {value}" for name, value in options.items())
+
+    devices = ", ".join(f"preset {WIDTHS[width]} at {width} bits" + (f", {beyond(IN_FLIGHT[width])}" if width in IN_FLIGHT else "")
                         for width in sorted({row.width for row in rows}))
+    pairs = "; ".join(f"for {number} queue pairs {beyond(QUEUES[number][0])}" for number in QUEUES if QUEUES[number][0])
     links = ", ".join(f"{LINKS[width].name} at {width} bits" for width in sorted({row.width for row in rows}))
     return f"""# Performance
 
@@ -129,7 +134,7 @@ no claim about timing closure. `unvirt bench --full` measures the whole grid, `u
 
 Closed loop: rings of {QUEUES[1][1]} (with 8 queue pairs {QUEUES[8][1]} each, with 255 {QUEUES[255][1]}), one descriptor a packet
 (12 bytes of virtio header and the frame), buffers aligned to 64 bytes below 4 GiB, the driver polls, at least 32 buffers in the
-device. Devices: {devices}. Links: {links}.
+device. Devices: {devices}; {pairs}. Links: {links}.
 Figures are of the time from 30 % to 90 % of a run, which has several times as many packets as the device takes in before the first is done.
 Completions are cut at 256 bytes and come in order. RX figures are the highest rate at which no frame is lost. *Latency* is what the
 host adds to each read, in cycles. *Batch* is the number of packets from one used index (packed: one burst of used descriptors) to

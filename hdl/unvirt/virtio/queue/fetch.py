@@ -13,7 +13,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...pcie.dma import WriteBeat
-from ...stream.buffer import SkidBuffer
+from ...stream.buffer import HalfBuffer, SkidBuffer
 from ...stream.fifo import Queue
 from ..contract import Doorbell, QueueConfigPort, row_width
 from .chains import ChainStore
@@ -132,7 +132,8 @@ class FetchSide(wiring.Component):
         side = select.o
         # They come from far and go everywhere.
         drain, hold = Signal(init=1, name="drain_here"), Signal(name="hold_here")
-        m.d.sync += [drain.eq(self.drain), hold.eq(self.hold)]
+        walker_drain = Signal(init=1)
+        m.d.sync += [drain.eq(self.drain), hold.eq(self.hold), walker_drain.eq(drain)]
         connect(m, split.side, select.split_side)
         connect(m, packed.side, select.packed_side)
         for block, index in ((side, 0), (split, 1), (walker, 2)):
@@ -174,7 +175,10 @@ class FetchSide(wiring.Component):
         connect(m, split.index_reads, meta.index_reads)
         connect(m, split.ring_reads, meta.ring_reads)
         connect(m, side.reads, meta.descriptor_reads)
-        connect(m, walker.reads, meta.walk_reads)
+        # What the walker asks for hangs on all that it looks at, and what is read next on all that is asked for.
+        m.submodules.walks = walks = HalfBuffer(walker.reads.payload.shape())
+        connect(m, walker.reads, walks.i)
+        connect(m, walks.o, meta.walk_reads)
         connect(m, flipped(self.flag_reads), meta.flag_reads)
         connect(m, meta.index_answers, split.index_answers)
         connect(m, meta.flag_answers, flipped(self.flag_answers))
@@ -207,7 +211,7 @@ class FetchSide(wiring.Component):
             chosen = own
         m.d.comb += [
             side.drain.eq(drain),
-            walker.drain.eq(drain),
+            walker.drain.eq(walker_drain),
             side.hold.eq(hold),
             walker.hold.eq(hold),
             side.row_drain.eq(self.row_drain),
@@ -234,7 +238,7 @@ class FetchSide(wiring.Component):
             walker.head_position.eq(self.head),
             self.violation.eq(side.violation | walker.violation),
             self.chains_left.eq(~store.at_rest),
-            self.still.eq(side.idle & reader.idle & walker.still),
+            self.still.eq(side.idle & reader.idle & walker.still & ~walks.o.valid),
             self.at_rest.eq(side.idle & reader.idle & walker.idle & meta.at_rest & store.at_rest),
         ]
         return m

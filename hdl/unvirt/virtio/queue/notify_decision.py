@@ -204,7 +204,7 @@ class NotifyDecision(wiring.Component):
     def _elaborate_choice(self, m, kind, row, next_row, weighing, waiting):
         """Choose the event that is decided on in the next cycle. Answers come before what waits for the place that they free."""
         answers, published, drain = self.answers, self.published, self.row_drain
-        takes_answer, takes_waiting, takes_published, takes_reset = Signal(), Signal(), Signal(), Signal()
+        takes_answer, wants_waiting, takes_published = Signal(), Signal(), Signal()
         decides = kind != _Event.NONE
 
         def free(other):
@@ -213,25 +213,26 @@ class NotifyDecision(wiring.Component):
         m.d.comb += [
             # An answer is kept until it is weighed, and then there is a place for its interrupt.
             takes_answer.eq(answers.valid & (kind != _Event.ANSWERED) & ~weighing & ~self.interrupts.valid & free(answers.payload.row)),
-            takes_waiting.eq(waiting.o.valid & ~self.reads.valid & (kind != _Event.WAITED) & free(waiting.o.payload)),
+            # Whose turn is next in any case, whatever row it is of, waits until nothing is decided on.
+            wants_waiting.eq(waiting.o.valid & ~self.reads.valid & (kind != _Event.WAITED)),
             takes_published.eq(published.valid & free(published.payload.row)),
-            takes_reset.eq(drain.notify & ~self.row_clean & free(drain.row)),
             answers.ready.eq(takes_answer),
-            waiting.o.ready.eq(takes_waiting & ~takes_answer),
-            published.ready.eq(takes_published & ~takes_answer & ~takes_waiting),
+            waiting.o.ready.eq(wants_waiting & ~decides & ~takes_answer),
+            published.ready.eq(takes_published & ~takes_answer & ~wants_waiting),
         ]
         m.d.sync += [row.eq(next_row), kind.eq(_Event.NONE)]
         m.d.comb += next_row.eq(drain.row)
         with m.If(takes_answer):
             m.d.comb += next_row.eq(answers.payload.row)
             m.d.sync += kind.eq(_Event.ANSWERED)
-        with m.Elif(takes_waiting):
+        with m.Elif(wants_waiting):
             m.d.comb += next_row.eq(waiting.o.payload)
-            m.d.sync += kind.eq(_Event.WAITED)
+            with m.If(~decides):
+                m.d.sync += kind.eq(_Event.WAITED)
         with m.Elif(takes_published):
             m.d.comb += next_row.eq(published.payload.row)
             m.d.sync += kind.eq(_Event.PUBLISHED)
-        with m.Elif(takes_reset):
+        with m.Elif(drain.notify & ~self.row_clean & ~decides):
             m.d.sync += kind.eq(_Event.RESET)
 
     def _asked_for(self, m, place, count, value):

@@ -111,8 +111,10 @@ class RingParser(wiring.Component):
         ended = Signal()               # a line is, and the controller does not know yet
         ended_row = Signal.like(self.finished.payload)
 
-        drain = Signal()
-        m.d.comb += drain.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
+        # Behind the start of a line a cycle old, for much hangs on it there.
+        drain_now, drain = Signal(), Signal()
+        m.d.comb += drain_now.eq(self.drain | (self.row_drain.fetch & (answer.row == self.row_drain.row)))
+        m.d.sync += drain.eq(drain_now)
         config = Signal.like(self.config.config)
         few = Signal()                 # the run began with few entries to come
         extends = Signal()
@@ -196,9 +198,9 @@ class RingParser(wiring.Component):
                 # The configuration row is read in this cycle.
                 m.d.sync += [index.eq(job.start), run_count.eq(0), added.eq(job.added), position.eq(answer.position + job.added),
                              begins.eq(1), place.eq(answer.position + job.start)]
-                with m.If(answer.error & ~drain):
+                with m.If(answer.error & ~drain_now):
                     m.d.comb += self.violation.eq(1)
-                with m.If(answer.error | drain):
+                with m.If(answer.error | drain_now):
                     m.next = "ABANDON"
                 with m.Else():
                     m.next = "ASK_WORD"
