@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Notification coalescing on a whole device: the commands, packets and microseconds, and what the driver asked for meanwhile."""
 
+import itertools
+
 import pytest
 
 from unvirt_sim.driver.device import FeaturesRefused, VirtioDevice
@@ -15,9 +17,9 @@ RINGS = {"split": WANTED | COALESCING, "packed": PACKED | COALESCING}
 RX, TX, CONTROL = 0, 1, 2
 
 
-def start(device, wanted=RINGS["split"], interrupts="msix"):
+def start(device, wanted=RINGS["split"], interrupts="msix", **options):
     """Return a driver with receive buffers that wants an interrupt for whatever is used."""
-    simulation, host = device("default")
+    simulation, host = device("default", **options)
     driver = go(NetDriver.find(host))
     go(driver.start(wanted=wanted, queue_size=64, interrupts=interrupts))
     go(driver.fill([2000], limit=32))
@@ -132,6 +134,70 @@ def test_fewer_notifications_than_packets_say(device, wanted):
         assert not driver.tx.outstanding
         simulation.run(3000)
         assert told < host.interrupt_count(TX_VECTOR) - before < 8, "the last buffers are not told of, or all pairs of them one by one"
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_packets_used_together(device, wanted):
+    """Each packet counts, however many are used at once: they are told of when they are as many as asked for, or when their time is up.
+
+    Covers: NET-COAL-11
+    """
+    simulation, host, driver = start(device, wanted, link=LinkConfig(credits=(2, 32, 32, 32, 64, 1024)))
+    for count, by_time in itertools.product((2, 15, 16), (False, True)):
+        assert go(driver.control.coalesce(Ctrl.NOTF_COAL_TX_SET, 0, 0)) == CtrlAck.OK
+        # All places before the MAC are taken: what is complete beyond them is not used before it goes on.
+        simulation.mac_stalled = True
+        while not driver.tx.outstanding:
+            send(simulation, driver, 1)
+            go(driver.reap())
+        for _ in range(count - 1):
+            go(driver.transmit(FRAME, publish=False))
+        go(driver.tx.publish())
+        simulation.run(3000)
+        assert go(driver.control.coalesce(Ctrl.NOTF_COAL_TX_SET, *((500, 40) if by_time else (count, 60_000)))) == CtrlAck.OK
+        ask_for_all(driver)
+        before = host.interrupt_count(TX_VECTOR)
+        # Neither what is received nor that its buffers are used gets out, so that all of the others come to wait behind it.
+        for kind in (0, 1):
+            simulation.block_credits(kind)
+        for _ in range(16):
+            simulation.send_frame(FRAME)
+        simulation.run(2000)
+        simulation.mac_stalled = False
+        simulation.run(2000)
+        assert not go(driver.tx.pending())
+        for kind in (0, 1):
+            simulation.block_credits(kind, False)
+        simulation.run(60 * MICROSECOND)
+        assert host.interrupt_count(TX_VECTOR) == before + 1, f"{count} at once{' by their time' if by_time else ''}"
+        assert go(driver.reap()) == count
+        assert len(go(driver.collect())) == 16
+        go(driver.fill([2000], limit=32))
+
+
+@pytest.mark.parametrize("wanted", [word & ~mask(Feature.EVENT_IDX) for word in RINGS.values()], ids=RINGS)
+def test_more_packets_than_the_ring_has(device, wanted):
+    """A driver that takes buffers back by itself is told of a thousand packets just when it asked for that. Covers: NET-COAL-11"""
+    simulation, host, driver = start(device, wanted)
+    packets = 1000
+    assert go(driver.control.coalesce(Ctrl.NOTF_COAL_TX_SET, packets, 60_000)) == CtrlAck.OK
+    before, left = host.interrupt_count(TX_VECTOR), packets
+    while left:
+        # The last ones alone: each count near what was asked for is seen, and waited with.
+        some = 37 if left > 80 else 1
+        assert host.interrupt_count(TX_VECTOR) == before, f"told {left} packets too early"
+        for _ in range(some):
+            go(driver.transmit(FRAME, publish=False))
+        go(driver.tx.publish())
+        left -= some
+        for _ in range(100):
+            simulation.run(200)
+            go(driver.reap())
+            if not driver.tx.outstanding:
+                break
+        assert not driver.tx.outstanding
+    simulation.run(2000)
+    assert host.interrupt_count(TX_VECTOR) == before + 1, "not told of the last packet"
 
 
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)

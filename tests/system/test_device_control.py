@@ -11,6 +11,7 @@ from test_device_multiqueue import arrive, fill, flow
 from unvirt_sim.driver.buffers import ScatterBuffer
 from unvirt_sim.driver.net import COALESCING, MULTIQUEUE, PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import COALESCE, CTRL_HEADER, Ctrl, CtrlAck
+from unvirt_sim.driver.virtqueue import Element
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.records import Seen
 
@@ -151,3 +152,30 @@ def test_commands_of_many_descriptors(device):
         data = CTRL_HEADER.pack(*Ctrl.MQ_VQ_PAIRS_SET) + b"\1\0"
         cut = [1] * len(data) + [0] * (pieces - 1 - len(data))
         assert go(driver.control.command(Ctrl.MQ_VQ_PAIRS_SET, b"\1\0", cut=cut)) == CtrlAck.OK
+
+
+@pytest.mark.parametrize("wanted", TWO.values(), ids=TWO)
+def test_more_commands_than_an_index_counts(device, wanted):
+    """Each command is answered, once and in its turn, however many there were before: those without a byte by ERR, in between real ones.
+
+    Covers: NET-CTRL-01, NET-CTRL-03
+    """
+    simulation, host = device("default", **several_pairs())
+    driver = go(NetDriver.find(host))
+    go(driver.start(wanted=wanted | MULTIQUEUE, queue_size=256, interrupts="poll", pairs=PAIRS))
+    queue, answer = driver.control.queue, host.alloc(1)
+    for done in range(0, 0x10000 + 512, 200):
+        go(host.write(answer, b"\xff"))
+        for _ in range(200):
+            go(queue.add([Element(answer, 1, writable=True)]))
+        heads = [chain.head for chain in queue.outstanding.values()]
+        go(queue.publish())
+        used = []
+        for _ in range(100):
+            simulation.run(200)
+            used += go(queue.harvest())
+            if len(used) == len(heads):
+                break
+        assert [(entry.chain.head, entry.length) for entry in used] == [(head, 1) for head in heads], f"after {done} commands"
+        assert go(host.read(answer, 1)) == bytes([CtrlAck.ERR])
+        assert go(driver.control.set_pairs(done // 200 % PAIRS + 1)) == CtrlAck.OK, f"after {done} commands"

@@ -91,8 +91,11 @@ def test_suppressed_by_the_driver(small):
     assert counts(host)[TX_VECTOR] == 1
 
 
-def test_used_event(small):
+@pytest.mark.parametrize("first", [0, 2040])
+def test_used_event(small, first):
     """With EVENT_IDX an interrupt comes when the used index goes past used_event, in one step or in many, and not otherwise; flags mean nothing.
+
+    Whatever the index is: ``first`` packets go before.
 
     Covers: CORE-RSVD-14, SPLIT-USUP-04, SPLIT-USUP-05, SPLIT-USUP-06, SPLIT-ASUP-03, DER-RACE-03
     """
@@ -113,6 +116,8 @@ def test_used_event(small):
         assert go(driver.reap()) == frames
         return came
 
+    while tx.used_idx < first:
+        assert messages(-1, tx.size // 2, together=True) == []
     go(host.write(tx.avail, b"\1\0"))                       # without EVENT_IDX: no interrupts
     for event in range(4):
         assert messages(event, 4, together=False) == [event]

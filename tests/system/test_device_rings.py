@@ -2,15 +2,18 @@
 """Both kinds of virtqueue: what drivers may do and the device may rely on, and what it may do itself, seen in memory and on the link."""
 
 import functools
+import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from link_records import flags_written, hits, identity
 from settings import BY_FLAGS, RINGS, TIMEOUT
-from test_device_faults import recovers
+from test_device_faults import put, recovers
 from traffic import cut
 
 from unvirt.config import preset
+from unvirt_sim.driver.buffers import ScatterBuffer
 from unvirt_sim.driver.net import IN_ORDER, PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import DESCRIPTOR, PACKED_DESCRIPTOR, USED_ELEMENT, USED_NO_NOTIFY, DescFlag, Feature
 from unvirt_sim.harness_host import HarnessHost
@@ -77,6 +80,60 @@ def test_write_flag_of_a_table_means_nothing(small, wanted):
         assert frames_out(simulation) == [frame]
         simulation.send_frame(frame)
         assert go(driver.receive(1)) == [frame]
+
+
+@pytest.mark.parametrize("wanted", TWO.values(), ids=TWO)
+@pytest.mark.parametrize("table", [None, 0], ids=["ring", "table"])
+def test_receive_buffers_of_any_length(small, wanted, table):
+    """An element of a receive buffer may be as long as its field can say: what the frame has of it is written, and no other field is disturbed.
+
+    Covers: NET-RXBUF-05
+    """
+    simulation, host, driver = start(small, wanted, order="random")
+    rng = driver.rng
+    for bit, lengths in itertools.product(range(13, 32), ([300], [300, 60], [60, 300], [60, 300, 60])):
+        buffer = ScatterBuffer(host, lengths, writable=True, rng=rng)
+        go(buffer.store())
+        # The rest of it is not there: no frame gets so far.
+        elements = [replace(element, length=300 | 1 << bit) if element.length == 300 else element for element in buffer.elements()]
+        go(driver.rx.add(elements, indirect_from=table, token=buffer))
+        go(driver.rx.publish())
+        simulation.run(1000)
+        frame = rng.randbytes(200)
+        simulation.send_frame(frame)
+        simulation.run(1000)
+        assert go(driver.collect()) == [frame], f"{lengths} with bit {bit}"
+
+
+def test_short_chains_in_a_long_table(small):
+    """A table may have as many entries as its length can say: ``next`` leads anywhere in it, also to one that is nearly the following one.
+
+    Covers: SPLIT-IND-03
+    """
+    rng = random.Random("long table")
+    entries = 0xFFFF
+    simulation, host, driver = start(small, WANTED)
+    table = host.alloc(16 * entries, 16, writable=False)
+    for bit, _ in itertools.product(range(16), range(4)):
+        places = [0]
+        while len(places) < 9:
+            # A jump anywhere, then one to the entry that follows but for a bit.
+            beside = (places[-1] + 1) ^ (1 << bit)
+            place = beside if len(places) % 2 == 0 and 0 < beside < entries and beside not in places else rng.randrange(1, entries)
+            if place not in places:
+                places.append(place)
+        frame = rng.randbytes(200)
+        buffer = ScatterBuffer(host, cut(rng, driver.header_size + len(frame), len(places)), writable=False, rng=rng)
+        go(buffer.store(bytes(driver.header_size) + frame))
+        for place, following, element in zip(places, [*places[1:], 0], buffer.elements()):
+            go(host.write(table + 16 * place, DESCRIPTOR.pack(element.address, element.length, int(DescFlag.NEXT) if following else 0, following)))
+        put(driver, driver.tx, {0: (table, 16 * entries, int(DescFlag.INDIRECT), 0)})
+        driver.tx.next_idx = driver.tx.avail_idx = driver.tx.avail_idx + 1
+        simulation.run(2500)
+        assert frames_out(simulation) == [frame], f"bit {bit}: {places}"
+        for place in places:
+            go(host.write(table + 16 * place, bytes(16)))
+        buffer.free()
 
 
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)

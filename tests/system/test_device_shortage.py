@@ -8,8 +8,9 @@ from settings import PAIRS, TIMEOUT, several_pairs
 from tlps import completion
 from traffic import SHORT, Traffic, cut
 
+from unvirt_sim.driver.buffers import ScatterBuffer
 from unvirt_sim.driver.net import MULTIQUEUE, PACKED, WANTED, NetDriver
-from unvirt_sim.driver.spec import Status
+from unvirt_sim.driver.spec import CTRL_HEADER, Ctrl, CtrlAck, Status
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 from unvirt_sim.records import Seen
@@ -108,6 +109,54 @@ def test_long_chains_on_all_queues(device, wanted, latency):
                 while len(driver.pair(number).rx.outstanding) < 6:
                     go(driver.pair(number).post(cut(rng, 300, rng.randint(2, 5))))
             simulation.run(10 * latency + 2000)
+
+
+def commands(driver, count):
+    """Make commands available, each in a table; return the buffers of their answers."""
+    made = []
+    for _ in range(count):
+        request = ScatterBuffer(driver.host, [4], writable=False, rng=driver.rng)
+        answer = ScatterBuffer(driver.host, [1], writable=True, rng=driver.rng)
+        go(request.store(CTRL_HEADER.pack(*Ctrl.MQ_VQ_PAIRS_SET) + PAIRS.to_bytes(2, "little")))
+        go(answer.store())
+        go(driver.control.queue.add(request.elements() + answer.elements(), indirect_from=0))
+        made.append(answer)
+    go(driver.control.queue.publish())
+    return made
+
+
+@pytest.mark.parametrize("count", [5, 8, 12])
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_commands_while_all_else_stands_still(device, wanted, count):
+    """All queues have more buffers than there is room for, the MAC takes no frame and none comes: commands are answered, for room that was promised
+    to them is not given to others.
+    """
+    simulation, host, driver = start(device, wanted, pairs=PAIRS)
+    pairs = [driver.pair(number) for number in range(PAIRS)]
+    simulation.mac_stalled = True
+    for pair in pairs:
+        for _ in range(40):
+            go(pair.transmit(bytes(1500), publish=False))
+        go(pair.tx.publish())
+    go(pairs[0].fill([1600], limit=30))
+    # The last queue to ask for room has some buffers already: up to the end of a line of a packed ring, so that it then asks for a whole one.
+    go(pairs[3].fill([1600], limit=8 - pairs[3].rx.desc // 16 % 8 if wanted == PACKED else 8))
+    simulation.run(20_000)
+    for queue in (*(pair.tx for pair in pairs), pairs[0].rx):
+        go(queue.notify())
+        simulation.run(2000)
+    simulation.set_link(LinkConfig(latency=1500, latency_spread=0))
+    for pair in pairs[1:3]:
+        go(pair.fill([1600], limit=30))
+    answers = commands(driver, count)
+    # Room was promised to all of these, their buffers are still being read.
+    simulation.run(2200)
+    simulation.set_link(LinkConfig())
+    go(pairs[3].fill([1600], limit=30))
+    simulation.run(8000)
+    answered = len(go(driver.control.queue.harvest()))
+    assert answered == count, f"{answered} commands of {count} are answered"
+    assert [go(answer.load(1)) for answer in answers] == [bytes([CtrlAck.OK])] * count
 
 
 @pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
