@@ -9,7 +9,9 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from resets import reset
 from settings import PAIRS, several_pairs
+from test_device_resets import free
 
 from unvirt_sim.driver.net import IN_ORDER, MULTIQUEUE, PACKED, WANTED, NetDriver
 from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, NetConfig, mask
@@ -370,3 +372,36 @@ def test_every_queue_interrupts_by_its_own_vector(device, wanted, latency):
             assert go(pair.receive(1)) == [flow(chosen[number], "udp", back=True)]
             assert go(pair.wait_transmitted(1)) == 1
             go(pair.fill([1600], limit=16))
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_resets_while_all_queues_wait_to_be_used(device, wanted):
+    """After a reset that comes while used buffers of all transmit queues wait for their turn to be written, all work at once as before.
+
+    Covers: CORE-RESET-01, DER-RST-01
+    """
+    rng = random.Random("resets of all queues")
+    simulation, host = device("default", **several_pairs(), link=LinkConfig(credits=(10, 32, 32, 32, 64, 1024)))
+    for kind in (*4 * ("hot", "link", "power"), None):
+        driver = go(NetDriver.find(host))
+        go(driver.start(wanted=wanted, queue_size=32, interrupts="poll", pairs=PAIRS))
+        pairs = [driver.pair(number) for number in range(PAIRS)]
+        for end in (False, True):
+            simulation.run(3000)
+            for credit in (0, 1):
+                simulation.block_credits(credit)
+            for pair in rng.sample(pairs, PAIRS):
+                for _ in range(16):
+                    go(pair.transmit(bytes(60), publish=False))
+                go(pair.tx.publish())
+            simulation.run(2500)                             # less than any device waits for a completion
+            if end and kind:
+                reset(simulation, driver, kind)
+                free(driver)
+            for credit in (0, 1):
+                simulation.block_credits(credit, False)
+            simulation.run(5000)
+            frames = simulation.take_frames()
+            if not (end and kind):
+                assert len(frames) == 16 * PAIRS, f"{len(frames)} frames have left"
+                assert [go(pair.reap()) for pair in pairs] == [16] * PAIRS, "buffers of a queue are not used"

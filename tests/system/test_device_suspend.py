@@ -7,11 +7,12 @@ import random
 import pytest
 from resets import reset
 from settings import PAIRS, RINGS, TIMEOUT, several_pairs
+from test_device_multiqueue import flow
 from traffic import shape
 
 from unvirt_sim.driver import Element
 from unvirt_sim.driver.net import COALESCING, CONFIG_VECTOR, MULTIQUEUE, PACKED, RX_VECTOR, SUSPENSION, TX_VECTOR, WANTED, NetDriver
-from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, Status
+from unvirt_sim.driver.spec import Ctrl, CtrlAck, Feature, Status, mask
 from unvirt_sim.harness_host import run_driver as go
 from unvirt_sim.link import LinkConfig
 
@@ -392,3 +393,81 @@ def test_with_commands(device):
         for number in range(PAIRS):
             go(driver.pair(number).collect())
     assert 3 < under_way < 20
+
+
+def comes_to_rest(simulation, driver, cycles=8000):
+    """Read the status again and again: from the answer on that says that the device is suspended it does nothing."""
+    end = simulation.cycle + cycles
+    while (status := go(driver.device.status())) != SUSPENDED:
+        assert simulation.cycle < end and status == RUNNING, f"the status is {status!r}"
+    simulation.expect_quiet(True)
+    simulation.run(1000)
+    simulation.expect_quiet(False)
+    assert simulation.violations == [], simulation.violations[0]
+
+
+@pytest.mark.parametrize("wanted", RINGS.values(), ids=RINGS)
+def test_used_buffers_that_wait(device, wanted):
+    """Writes stand still while more packets of some queues have left than fit into one burst of used elements, of others a single one, and nobody
+    wants an interrupt; suspended meanwhile, the device writes all that is used before it says that it is. Covers: CORE-SUSP-08, CORE-SUSP-11
+    """
+    link = LinkConfig(latency=0, latency_spread=0, posted_spread=0, credits=(10, 64, 32, 32, 64, 1024))
+    simulation, host = device("default", **several_pairs(), link=link)
+    driver = start(host, wanted | MULTIQUEUE, pairs=PAIRS)
+    go(driver.device.use_msix([CONFIG_VECTOR]))              # no queue has a vector: nothing is read before the next burst
+    pairs = [driver.pair(number) for number in range(PAIRS)]
+    for episode in range(4 * PAIRS):
+        simulation.run(3000)
+        for kind in (0, 1):
+            simulation.block_credits(kind)
+        first = episode % PAIRS
+        for pair, count in zip(pairs[first:] + pairs[:first], (20, 1, 32, 31)):
+            for _ in range(count):
+                go(pair.transmit(bytes(60), publish=False))
+            go(pair.tx.publish())
+            simulation.run(500)
+        go(driver.device.set("device_status", 0x1F))
+        simulation.run(200 + episode)
+        for kind in (0, 1):
+            simulation.block_credits(kind, False)
+        comes_to_rest(simulation, driver)
+        done = sum(go(pair.reap()) for pair in pairs)
+        go(driver.device.resume())
+        simulation.run(6000)
+        assert done + sum(go(pair.reap()) for pair in pairs) == 84 == len(simulation.take_frames())
+
+
+def test_many_answers_at_once(device):
+    """Doorbells of all queues until the device is told to suspend, and right behind that the indices come that were read before, the last of a
+    queue that is known to have more buffers than there is room for: what has to be written then is, before the device is suspended.
+
+    Covers: CORE-SUSP-08, CORE-SUSP-09
+    """
+    late = LinkConfig(latency=600, latency_spread=0, cut="large")
+    simulation, host = device("default", **several_pairs())
+    driver = start(host, WANTED & ~mask(Feature.EVENT_IDX) | MULTIQUEUE, pairs=PAIRS)
+    pairs = [driver.pair(number) for number in range(PAIRS)]
+    for number, pair in enumerate(pairs):
+        go(pair.transmit(flow(number, "udp")))
+    for episode in range(24):
+        pair = pairs[episode % PAIRS]
+        others = [queue for one in pairs for queue in (one.rx, one.tx) if queue is not pair.rx]
+        go(pair.fill([100], limit=20))                       # more than are fetched ahead
+        simulation.run(3000)
+        simulation.set_link(late)
+        for queue in others:
+            go(queue.notify())
+        go(pair.post([100]))
+        simulation.run(590)
+        for number in range(130):                            # for so long the answers pile up behind them
+            go(others[number % len(others)].notify())
+        go(driver.device.set("device_status", 0x1F))
+        simulation.run(130 + episode)
+        comes_to_rest(simulation, driver)
+        simulation.set_link(LinkConfig())
+        go(driver.device.resume())
+        simulation.run(3000)
+        frames = [flow(episode % PAIRS, "udp", back=True)] * 21
+        for frame in frames:
+            simulation.send_frame(frame)
+        assert go(pair.receive(21)) == frames
