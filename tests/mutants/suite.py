@@ -43,7 +43,7 @@ CONFIG = preset("minimal").with_options(completion_timeout=TIMEOUT, queue_pairs=
                                         chain_slots=128, meta_contexts=64)
 
 MODULES = ("net", "multiqueue", "order", "faults", "resets", "interrupts", "reads", "races", "rings", "packed_ring", "queue_reset", "coalescing",
-           "control", "features", "suspend", "thrift", "shortage")
+           "control", "features", "suspend", "thrift", "shortage", "walks")
 
 OTHER_DEVICE = {"preset": "wide", "width": 512}
 """Arguments of tests that would be the same case again: there is one device here."""

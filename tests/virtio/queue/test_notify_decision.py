@@ -228,6 +228,7 @@ def test_drain(number):
         rig.errors = set(range(ROWS))
         while not ctx.get(rig.dut.idle):
             await ctx.tick()
+        await ctx.tick()                     # the reader notes what it took in the cycle before
         reads, interrupts = len(rig.reads), len(rig.interrupts)
         for _ in range(5):
             await rig.publish(ctx, rng.randrange(ROWS))
