@@ -28,14 +28,14 @@ class _DecisionRow(data.Struct):
     count:     15         # how many these are, saturated; 0 with neither of the first two
 
 
-class _Event(enum.Enum, shape=3):
+class _Event(enum.Enum, shape=4):
     """What it is decided on."""
 
     NONE = 0
     PUBLISHED = 1      # used entries
     ANSWERED = 2       # a read
-    WAITED = 3         # a row of the list may read
-    RESET = 4          # is anything left of the row
+    WAITED = 4         # a row of the list may read
+    RESET = 8          # is anything left of the row
 
 
 class NotifyDecision(wiring.Component):
@@ -203,37 +203,30 @@ class NotifyDecision(wiring.Component):
 
     def _elaborate_choice(self, m, kind, row, next_row, weighing, waiting):
         """Choose the event that is decided on in the next cycle. Answers come before what waits for the place that they free."""
-        answers, published, drain = self.answers, self.published, self.row_drain
-        takes_answer, wants_waiting, takes_published = Signal(), Signal(), Signal()
-        decides = kind != _Event.NONE
-
-        def free(other):
-            return ~decides | (other != row)
-
+        answers, published, reset = self.answers, self.published, self.row_drain
+        answer_first, waiting_next, free = Signal(), Signal(), Signal()
+        event = Signal(_Event)
         m.d.comb += [
             # An answer is kept until it is weighed, and then there is a place for its interrupt.
-            takes_answer.eq(answers.valid & (kind != _Event.ANSWERED) & ~weighing & ~self.interrupts.valid & free(answers.payload.row)),
-            # Whose turn is next in any case, whatever row it is of, waits until nothing is decided on.
-            wants_waiting.eq(waiting.o.valid & ~self.reads.valid & (kind != _Event.WAITED)),
-            takes_published.eq(published.valid & free(published.payload.row)),
-            answers.ready.eq(takes_answer),
-            waiting.o.ready.eq(wants_waiting & ~decides & ~takes_answer),
-            published.ready.eq(takes_published & ~takes_answer & ~wants_waiting),
+            answer_first.eq(answers.valid & (kind != _Event.ANSWERED) & ~weighing & ~self.interrupts.valid),
+            waiting_next.eq(waiting.o.valid & ~self.reads.valid & (kind != _Event.WAITED)),
+            # One that is of the row at hand waits a cycle.
+            free.eq((kind == _Event.NONE) | (next_row != row)),
+            answers.ready.eq(free & answer_first),
+            waiting.o.ready.eq(free & ~answer_first & waiting_next),
+            published.ready.eq(free & ~answer_first & ~waiting_next),
+            next_row.eq(Mux(answer_first, answers.payload.row,
+                            Mux(waiting_next, waiting.o.payload, Mux(published.valid, published.payload.row, reset.row)))),
         ]
-        m.d.sync += [row.eq(next_row), kind.eq(_Event.NONE)]
-        m.d.comb += next_row.eq(drain.row)
-        with m.If(takes_answer):
-            m.d.comb += next_row.eq(answers.payload.row)
-            m.d.sync += kind.eq(_Event.ANSWERED)
-        with m.Elif(wants_waiting):
-            m.d.comb += next_row.eq(waiting.o.payload)
-            with m.If(~decides):
-                m.d.sync += kind.eq(_Event.WAITED)
-        with m.Elif(takes_published):
-            m.d.comb += next_row.eq(published.payload.row)
-            m.d.sync += kind.eq(_Event.PUBLISHED)
-        with m.Elif(drain.notify & ~self.row_clean & ~decides):
-            m.d.sync += kind.eq(_Event.RESET)
+        with m.If(answer_first):
+            m.d.comb += event.eq(_Event.ANSWERED)
+        with m.Elif(waiting_next):
+            m.d.comb += event.eq(_Event.WAITED)
+        with m.Elif(published.valid):
+            m.d.comb += event.eq(_Event.PUBLISHED)
+        with m.Elif(reset.notify & ~self.row_clean):
+            m.d.comb += event.eq(_Event.RESET)
+        m.d.sync += [row.eq(next_row), kind.eq(Mux(free, event, _Event.NONE))]
 
     def _asked_for(self, m, place, count, value):
         """Return whether the driver, whose suppression state is ``value``, wants to hear of the ``count`` entries before ``place``."""
