@@ -50,7 +50,7 @@ class RequestSpec(Elaboratable):
         dut = ReadIssuer(data_width=64, tags=tags, handle_widths=(2, 2), buffer_widths=(8, 8))
         m.submodules.dut = inner = opened(dut)
         most = AnyConst(3)
-        drive_inputs(m, dut.tx_nonposted.ready, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,
+        drive_inputs(m, dut.tx_nonposted.ready, dut.writes_accepted, dut.writes_numbered, dut.posted_number, dut.posted_done, dut.enable, dut.refuse,
                      dut.extended_tags, dut.released_valid, dut.released_tag, dut.ended_valid, dut.ended_client, dut.refused_0.ready,
                      dut.refused_1.ready)
         # The piece that each client handed over last, this cycle's included.

@@ -298,10 +298,10 @@ class Bench:
         self.stats = Counter()
 
     def piece_of(self, header):
-        """Find whose request this is: the first one of a client, with a fence or without, that has not left yet."""
+        """Find whose request this is: the first one of a client that has not left yet."""
         client = self.clients[header.function >= 4]
-        first = [next((p for p in client.order if not p.done and bool(p.fence) == fenced), None) for fenced in (False, True)]
-        piece = next(p for p in first if p and (p.address & ~3, p.function) == (header.address, header.function))
+        piece = next(p for p in client.order if not p.done)
+        assert (piece.address & ~3, piece.function) == (header.address, header.function)
         client.order.remove(piece)
         return client, piece
 

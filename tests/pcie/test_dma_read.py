@@ -153,8 +153,8 @@ def test_floor():
 
 
 def test_fences():
-    """A fenced read waits for the writes accepted before and carries their number; others pass, of its own client too."""
-    bench = Bench(64, meta=60, data=80, longest=32, fence=0.7, seed=3, delay=4)
+    """A fenced read waits for the writes accepted before and carries their number; others pass."""
+    bench = Bench(64, meta=30, data=80, longest=32, fence=0.5, seed=3, delay=4)
     rng = bench.rng
     state = {"accepted": 250, "numbered": 250, "posted": 249, "done": 245}
     log, taken, marks = [], [], {}
@@ -187,12 +187,8 @@ def test_fences():
     client.source.sample = watch
     bench.run()
     fenced = list(client.pieces.values())
-    waits, passed = 0, 0
-    left = []
+    waits = 0
     for header, piece, cycle in bench.host.headers:
-        if piece in fenced:
-            left.append(fenced.index(piece))
-            passed += not piece.fence and any(earlier not in left for earlier in range(left[-1]))
         loaded = log[cycle - 2]      # what the engine saw when it made the header
         if piece.fence:
             assert loaded["numbered"] >= marks[fenced.index(piece)]
@@ -201,7 +197,6 @@ def test_fences():
         else:
             assert header.order == loaded["done"] % 256
     assert waits, "no fence had to wait"
-    assert passed > 5, "no read passed one that waits"
     # Meanwhile the other client was through.
     last = {header.function >= 4: cycle for header, _, cycle in bench.host.headers}
     assert last[True] < last[False] - 100

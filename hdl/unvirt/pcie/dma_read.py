@@ -14,25 +14,21 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from .dma import ReadClientSignature
 from .dma_read_complete import ReadCompleter
-from .dma_read_fence import ReadFence
 from .dma_read_issue import ReadIssuer
 from .tags import split_tags
 from .tlp import CompletionHeader, NonPostedHeader, TlpBeat
 
 __all__ = ["DmaRead"]
 
-_FENCED = 16
-"""Small reads that may wait for writes while others pass: as many as a row of distributed RAM has places."""
-
 
 class DmaRead(wiring.Component):
     """Reads pieces of host memory into the clients' memories, many at a time.
 
-    **Latency**: request to ``tx_nonposted`` one cycle, three with a fence already passed; last
+    **Latency**: request to ``tx_nonposted`` one cycle, two with a fence already passed; last
     completion beat to ``write`` two cycles, to ``done`` three. **Throughput**: one request and one
     completion beat per cycle. **Ordering**: requests of a client leave in order, completions end
-    them in any. A fenced piece of ``meta``, ``data`` has none, waits until every write command accepted
-    before it is numbered and then carries the number; those without a fence pass it. **Back-pressure**: none on
+    them in any. A fenced piece waits until every write command accepted before it is numbered and
+    then carries the number; it holds back only its own client. **Back-pressure**: none on
     completions (see :class:`~unvirt.pcie.dma_read_complete.ReadCompleter` for one exception),
     places are reserved by the clients. **Errors**: status, poison, contradiction, time-out, link
     reset, bus mastering off all end in ``done`` with ``done_error``; each piece gets exactly one
@@ -115,18 +111,11 @@ class DmaRead(wiring.Component):
 
         connect(m, issuer.tx_nonposted, flipped(self.tx_nonposted))
         connect(m, flipped(self.rx_completions), completer.completions)
-        for name in ("posted_number", "posted_done", "extended_tags"):
+        for name in ("writes_accepted", "writes_numbered", "posted_number", "posted_done",
+                     "extended_tags"):
             m.d.comb += getattr(issuer, name).eq(getattr(self, name))
-        # Data is never read behind a fence.
-        m.submodules.fence = fence = ReadFence(handle_width=self._handle_widths[0], buffer_width=self._buffer_widths[0], depth=_FENCED)
-        connect(m, flipped(self.meta.requests), fence.i)
-        connect(m, fence.o, issuer.requests_0)
-        connect(m, flipped(self.data.requests), issuer.requests_1)
         m.d.comb += [
             issuer.enable.eq(completer.ready),
-            fence.writes_accepted.eq(self.writes_accepted),
-            fence.writes_numbered.eq(self.writes_numbered),
-            fence.refuse.eq(issuer.refuse),
             issuer.refuse.eq(~self.bus_master_enable | completer.flushing),
             completer.link_reset.eq(self.link_reset),
             completer.issued_valid.eq(issuer.issued_valid),
@@ -150,8 +139,10 @@ class DmaRead(wiring.Component):
             m.d.comb += completer.granule_next.eq(self.meta.lookup_next)
 
         for index, client in enumerate(clients):
+            requests = getattr(issuer, f"requests_{index}")
             refused = getattr(issuer, f"refused_{index}")
             ended = Signal(name=f"ended_{index}")
+            connect(m, flipped(client.requests), requests)
             m.d.comb += [
                 client.lookup.eq(completer.granule),
                 client.write.enable.eq(Mux(completer.write_client == index,
@@ -169,5 +160,5 @@ class DmaRead(wiring.Component):
                 client.done_handle.eq(Mux(ended, completer.ended_handle, refused.payload)),
                 client.done_error.eq(~ended | completer.ended_error),
             ]
-        m.d.comb += self.idle.eq(issuer.idle & fence.empty & ~self.meta.done_valid & ~self.data.done_valid)
+        m.d.comb += self.idle.eq(issuer.idle & ~self.meta.done_valid & ~self.data.done_valid)
         return m

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Front half of the read engine: from pieces to read request TLPs.
 
-    requests_0 --> front --\
-                            three to one --> tag, byte enables --> tx_nonposted
-    requests_1 --> front --/
+    meta.requests --> front --\
+                               three to one --> tag, byte enables --> tx_nonposted
+    data.requests --> front --/
 """
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..stream.ring import wrap_sub
 from .dma import ReadPiece
 from .tags import TagPool
 from .tlp import NonPostedHeader, TlpBeat
@@ -60,11 +61,13 @@ def byte_enables(m, name, offset, end):
 class ReadIssuer(wiring.Component):
     """Turns pieces of two clients into read requests.
 
-    Latency one cycle. One request per cycle, in each client's order; if both have one, three of the first client go for one of the second, as a
-    packet of a queue that has few needs up to three small reads. A piece with ``fence`` is ordered behind all writes numbered, one without behind
-    none; whoever hands it over has waited for the former (:class:`~unvirt.pcie.dma_read_fence.ReadFence`). A piece needs a tag of its client; it is
-    refused (``refused`` instead of a TLP) while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may ever come
-    back. A piece that cannot go at once is held, so that ``requests[n].ready`` depends on nothing of the same cycle. Reset empties it.
+    Latency one cycle without a fence, two with one that is satisfied already. One request per
+    cycle, in each client's order; if both have one, three of ``meta`` go for one of ``data``, as a
+    packet of a queue that has few needs up to three small reads. A piece whose fence waits holds
+    back only its own client. A piece needs a tag of its client; it is refused (``refused`` instead of a TLP)
+    while ``refuse`` is high, and when each of the client's tags is quarantined, for then none may
+    ever come back. A piece that cannot go at once is held, so that
+    ``requests[n].ready`` depends on nothing of the same cycle. Reset empties it.
 
     Parameters
     ----------
@@ -81,7 +84,7 @@ class ReadIssuer(wiring.Component):
         Pieces of each client.
     tx_nonposted : ``Out(stream.Signature(TlpBeat(NonPostedHeader)))``
         Requests.
-    posted_number, posted_done : ``In(8)``
+    writes_accepted, writes_numbered, posted_number, posted_done : ``In(8)``
         State of the posted writes, see :class:`~unvirt.pcie.dma_write.DmaWrite`.
     enable, refuse, extended_tags : ``In(1)``
         Tag tables are swept; answer pieces with an error; tags above 31 may be used.
@@ -108,6 +111,8 @@ class ReadIssuer(wiring.Component):
             "requests_0": In(stream.Signature(self._pieces[0])),
             "requests_1": In(stream.Signature(self._pieces[1])),
             "tx_nonposted": Out(stream.Signature(TlpBeat(NonPostedHeader, data_width))),
+            "writes_accepted": In(8),
+            "writes_numbered": In(8),
             "posted_number": In(8),
             "posted_done": In(8),
             "enable": In(1),
@@ -192,19 +197,21 @@ class ReadIssuer(wiring.Component):
         return m
 
     def _elaborate_front(self, m, index, pool):
-        """Take pieces of one client; hold one that does not go in the cycle in which it comes."""
+        """Take pieces of one client; hold one that does not go in the cycle in which it comes, as none with a fence does."""
         requests = getattr(self, f"requests_{index}")
         refused = getattr(self, f"refused_{index}")
         shape = self._pieces[index]
 
         held = Signal(shape, name=f"held_{index}", reset_less=True)
         held_valid = Signal(name=f"held_valid_{index}")
+        mark = Signal(8, name=f"mark_{index}", reset_less=True)
+        open_before = Signal(name=f"open_before_{index}", reset_less=True)
         piece = Signal(shape, name=f"piece_{index}")
         refuse = Signal(name=f"refuse_{index}")
         can_issue = Signal(name=f"can_issue_{index}")
         issue = Signal(name=f"issue_{index}")
         taken = Signal(name=f"taken_{index}")
-        waits = Signal(name=f"waits_{index}")
+        passed = Signal(name=f"passed_{index}")
         waiting = Signal(range(self._tags[index].count + 1), name=f"waiting_{index}")
 
         ended = Signal(name=f"ended_{index}")
@@ -218,16 +225,20 @@ class ReadIssuer(wiring.Component):
             refuse.eq(self.refuse | (pool.exhausted & (waiting == 0))),
 
             piece.eq(Mux(held_valid, held, requests.payload)),
-            waits.eq(held_valid | requests.valid),
-            can_issue.eq(waits & pool.alloc.valid & ~refuse & self.enable),
+            # Fewer than 128 commands lie between acceptance and numbering, but any number may come while it waits for a tag.
+            passed.eq(Mux(held_valid, open_before | ~wrap_sub(self.writes_numbered, mark)[7],
+                          requests.valid & ~requests.payload.fence)),
+            can_issue.eq(passed & pool.alloc.valid & ~refuse & self.enable),
             refused.payload.eq(piece.handle),
-            refused.valid.eq(refuse & waits),
+            refused.valid.eq(refuse & (held_valid | requests.valid)),
             taken.eq(issue | (refused.valid & refused.ready)),
             requests.ready.eq(~held_valid),
         ]
-        m.d.sync += [waiting.eq(waiting + issue - ended), held_valid.eq(waits & ~taken)]
+        m.d.sync += [waiting.eq(waiting + issue - ended), held_valid.eq((held_valid | requests.valid) & ~taken)]
         with m.If(~held_valid):
-            m.d.sync += held.eq(requests.payload)
+            m.d.sync += [held.eq(requests.payload), mark.eq(self.writes_accepted), open_before.eq(~requests.payload.fence)]
+        with m.Elif(passed):
+            m.d.sync += open_before.eq(1)
 
         end = Signal(10, name=f"end_{index}")
         m.d.comb += end.eq(piece.address[:2] + piece.length)
@@ -235,6 +246,6 @@ class ReadIssuer(wiring.Component):
             "piece": piece, "enables": byte_enables(m, f"request_{index}", piece.address[:2], end),
             "can_issue": can_issue, "issue": issue, "tag": pool.alloc.payload,
             # Posted writes that are done already never hold a request back.
-            "order": Mux(piece.fence, self.posted_number, self.posted_done),
+            "order": Mux(held_valid & held.fence, self.posted_number, self.posted_done),
             "busy": held_valid | (waiting != 0),
         }
