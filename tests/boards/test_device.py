@@ -43,7 +43,7 @@ def test_rows_cost_memory_only_flattened():
 def test_place_and_route():
     """The smallest device is placed and routed; the goal of 125 MHz is not reached yet.
 
-    The floors are below what it does now, 82 MHz and 27,020 cells: small changes are placed in another way.
+    The floors are below what it does now, 75 MHz and 27,190 cells: small changes are placed in another way.
     """
     figures = route(preset("minimal"), seed=1)
     print(f"{figures.fmax:.1f} MHz, {figures.cells} TRELLIS_COMB; slowest: {figures.paths[0].source} -> {figures.paths[0].target}")

@@ -101,6 +101,7 @@ class RingParser(wiring.Component):
         word = Signal(self._data_width)
         # The entry at `index`, and all that is compared of it: much hangs on them, so they are chosen from their word in the cycle before.
         head = Signal(16)
+        known = Signal()               # it has a slot
         follows = Signal()             # it goes on with the run
         outside = Signal()             # there is no such descriptor
         line_start = Signal()          # its descriptor begins a line
@@ -179,7 +180,8 @@ class RingParser(wiring.Component):
         m.d.comb += in_page.eq(config.desc[4:12] + chosen[:8])
         with m.If(seek | moves_on):
             m.d.sync += [head.eq(chosen), follows.eq(chosen == Mux(seek, run_next, (head + 1)[:16])), outside.eq(chosen >= config.size),
-                         line_start.eq(in_page[:3] == 0), page_start.eq(in_page == 0)]
+                         line_start.eq(in_page[:3] == 0), page_start.eq(in_page == 0),
+                         known.eq(Mux(seek, index != added, known & ((index + 1)[:7] != added)))]
 
         with m.FSM(name="ring_parser"):
             with m.State("IDLE"):
@@ -231,7 +233,6 @@ class RingParser(wiring.Component):
                 with m.Elif((run_count != 0) & ~extends):
                     m.next = "READ_RUN"
                 with m.Else():
-                    known = index != added
                     m.d.comb += self.chains.valid.eq(~known)
                     with m.If(known | self.chains.ready):
                         with m.If(run_count == 0):
