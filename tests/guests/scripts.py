@@ -71,14 +71,22 @@ echo "STATE queues $(ethtool --per-queue eth0 queue_mask 0x7 --show-coalesce | s
 ping -c 2 -W 10 $PEER || exit 7
 change coalescing adaptive -C eth0 adaptive-rx on
 change coalescing at-once -C eth0 adaptive-rx off rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 1
-# Rings and channels change below a download.
-fetch under-way &
+# Rings and channels change below a download. passt sometimes sends other bytes than before for the same sequence numbers when it repeats
+# what was lost: what differs is told, for the test to compare with the frames that came in.
+wget -q -T 60 -O /tmp/under-way http://$PEER:$PORT$DOWNLOAD &
 for size in 32 $ODD 64 1024; do
     for count in 1 4; do
         ethtool -G eth0 rx $size tx $size && ethtool -L eth0 combined $count || exit 8
     done
 done
 wait $! || exit 9
+cmp -l /tmp/first /tmp/under-way >/tmp/different
+if [ -s /tmp/different ]; then
+    begin=$(head -n 1 /tmp/different | awk '{ print $1 }')
+    end=$(tail -n 1 /tmp/different | awk '{ print $1 }')
+    tail -c +$begin /tmp/under-way | head -c $((end - begin + 1)) | base64 | sed "s/^/DIFFERENT $begin /"
+fi
+echo "STATE under-way $(wc -c </tmp/under-way)"
 rings rings-at-last
 pairs pairs-at-last
 ping -c 2 -W 10 $PEER || exit 10

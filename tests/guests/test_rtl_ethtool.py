@@ -7,6 +7,7 @@ import re
 import pytest
 
 from scripts import ETHTOOL
+from downloads import download, told
 from unvirt_sim.driver.spec import Feature, mask
 from unvirt_sim.guest.runner import BootOptions, boot
 
@@ -34,7 +35,8 @@ def run(tmp_path, **options):
     """Boot with the script and check all that every kernel must do; return its summary and what it read back."""
     (tmp_path / "script").write_text(ETHTOOL)
     lines = []
-    summary = boot(BootOptions(queue_pairs=4, package=("ethtool",), script=str(tmp_path / "script"), **options), show=lines.append)
+    summary = boot(BootOptions(queue_pairs=4, package=("ethtool",), script=str(tmp_path / "script"), pcap=str(tmp_path / "frames"), **options),
+                   show=lines.append)
     print("\n".join(lines), summary.negotiated, sep="\n")
     assert summary.ok, summary.reason
     assert summary.download["equal"]
@@ -43,7 +45,16 @@ def run(tmp_path, **options):
     text = "\n".join(lines)
     assert set(re.findall(r"(\d+)% packet loss", text)) == {"0"}
     assert "DMESG" not in text
+    check_under_way(lines, tmp_path / "frames")
     return summary, states(lines)
+
+
+def check_under_way(lines, frames):
+    """What is different in the file that came while rings changed is as it came in, byte by byte: then not the device made it so."""
+    began, different = told(lines)
+    sent = download(frames, -2) if different else {}
+    wrong = [place for place, byte in enumerate(different, began) if byte not in sent.get(place, ())]
+    assert not wrong, f"{len(wrong)} bytes of the download are none that came in there, the first at {wrong[0]}"
 
 
 def check(summary, state):
@@ -54,6 +65,7 @@ def check(summary, state):
     check_coalescing(state, **{"coalescing-at-first": (0, 0, 0, 1), "tx-coalescing": (0, 0, 1000, 64), "rx-coalescing": (100, 8, 1000, 64),
                                "coalescing-after-rings": (100, 8, 1000, 64), "at-once": (0, 0, 0, 1)})
     assert state["queues"].split() == ["30", "40", "100"]
+    assert int(state["under-way"]) == summary.download["bytes"]
     assert state["adaptive"]["adaptive-rx"] and not state["at-once"]["adaptive-rx"]
     statistics = dict(word.split("=") for word in state["statistics"].split())
     assert int(statistics["tx_tx_timeouts"]) == int(statistics["rx_drops"]) == 0
