@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Scripts that tests run inside the guest."""
 
-__all__ = ["ETHTOOL", "RESETS"]
+__all__ = ["CHANGES", "ETHTOOL", "RESETS"]
 
 RESETS = """
 device=/sys/bus/pci/devices/0000:01:00.0
@@ -98,3 +98,24 @@ dmesg | grep -E 'virtio|eth0|NETDEV WATCHDOG|Call Trace|WARNING:|BUG:' | sed 's/
 true
 """
 """Rings, channels and coalescing changed by ethtool; pings and a download after each change, and one that they are changed below."""
+
+CHANGES = """
+ip addr add $ADDRESS dev eth0
+ping -c 3 -W 10 $PEER || exit 1
+download() { wget -q -T 60 -O /tmp/$1 http://$PEER:$PORT/random || exit 2; }
+download first
+for round in 1 2 3; do
+    download again &
+    for size in 32 256 64 1024; do
+        for count in 1 4; do
+            ethtool -G eth0 rx $size tx $size && ethtool -L eth0 combined $count || exit 3
+        done
+    done
+    wait $! || exit 4
+    cmp /tmp/first /tmp/again || exit 5
+done
+echo "STATE sum $(sha256sum /tmp/first | cut -d' ' -f1)"
+dmesg | grep -E 'virtio|eth0|NETDEV WATCHDOG|Call Trace|WARNING:|BUG:' | sed 's/^/DMESG /'
+true
+"""
+"""Rings and channels changed below downloads from ``PEER``, which the one who runs it sets, as ``ADDRESS`` and ``PORT``."""

@@ -10,11 +10,11 @@ __all__ = ["ContentServer"]
 
 
 class ContentServer:
-    """Serves ``size`` random bytes at :attr:`path` on a free port of the loopback interface."""
+    """Serves ``size`` random bytes at :attr:`path` on a free port of ``address``."""
 
     path = "/random"
 
-    def __init__(self, size=1 << 20):
+    def __init__(self, size=1 << 20, address="127.0.0.1"):
         content = os.urandom(size)
         self.size = size
         self.sha256 = hashlib.sha256(content).hexdigest()
@@ -29,7 +29,7 @@ class ContentServer:
             def log_message(self, *arguments):
                 """Stay silent."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
