@@ -43,8 +43,9 @@ verilog: venv ## write build/unvirt.v and what belongs to it
 	@mkdir -p build
 	$(UNVIRT) verilog --preset default -o build/unvirt.v
 
-synth: venv ## synthesise for ECP5: area by module and clock rate (minutes)
-	$(UNVIRT) synth
+synth: venv ## synthesise for ECP5, place and route: 2 to 512 rows, and 256 bits (half an hour)
+	$(UNVIRT) synth --preset minimal --rows 2,16,128,512 --processes $(PROCESSES)
+	$(UNVIRT) synth --preset minimal --width 256 --json build/synth-256.json
 
 bench: venv ## measure rates and latencies against their limits (minutes)
 	$(UNVIRT) bench

@@ -18,7 +18,7 @@ from math import inf
 from adversary_registers import Registers
 from adversary_requests import Requests
 from unvirt_sim.driver.device import VirtioDevice
-from unvirt_sim.driver.net import PACKED, WANTED, NetDriver
+from unvirt_sim.driver.net import PACKED, SUSPENSION, WANTED, NetDriver
 from unvirt_sim.driver.spec import Feature, Status, mask, need_event
 from unvirt_sim.host import HostError
 from unvirt_sim.harness_host import run_driver as go
@@ -90,7 +90,7 @@ class Episode(Registers, Requests):
         self.broken = Counter()                         # {id: times} of the rules for drivers
         self.asked = False                              # for a reset, at any time
         self.lost = False                               # reads may have been lost for ever
-        wanted = PACKED if packed else WANTED
+        wanted = (PACKED if packed else WANTED) | SUSPENSION
         self.driver = NetDriver(go(VirtioDevice.find(self.host)))
         self.device = self.driver.device
         go(self.driver.start(wanted=wanted if events else wanted & ~mask(Feature.EVENT_IDX), queue_size=SIZE, interrupts="msix"))
@@ -227,7 +227,8 @@ class Episode(Registers, Requests):
     def learn(self, since):
         """Find out which queues are enabled, and with what; the device may touch their rings, from ``since`` on, until :meth:`taken`."""
         for queue in self.queues:
-            go(self.device.set("queue_select", queue.number))
+            if not self.select(queue.number):
+                continue
             if go(self.device.get("queue_enable")) != 1:
                 if queue.void:
                     self.taken(queue)
@@ -319,6 +320,6 @@ PLAY = {
     "frame": (1, Episode.frame), "run": (1, Episode.run), "fault": (2, Episode.fault), "poke": (2, Episode.poke), "master": (1, Episode.master),
     "send": (5, Episode.send), "queue_reset": (3, Episode.queue_reset), "restart": (3, Episode.restart), "enable": (2, Episode.enable),
     "status": (1, Episode.status), "odd": (4, Episode.odd), "isr": (1, Episode.isr), "window": (4, Episode.window),
-    "config": (3, Episode.config),
+    "config": (3, Episode.config), "suspend": (2, Episode.suspend),
 }
 """{action: (numbers it takes, what does it)}."""

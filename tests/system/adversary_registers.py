@@ -21,6 +21,11 @@ class Registers:
 
     # Single registers
 
+    def select(self, number):
+        """Select a queue; return whether it is selected: a suspended device takes no such write."""
+        go(self.device.set("queue_select", number))
+        return go(self.device.get("queue_select")) == number
+
     def ring(self, number, data, width):
         """Write to a doorbell, that of a queue that does not exist among them, with whatever data and width."""
         number, width = number % 6, (2, 4, 2, 4, 1, 8)[width % 6]
@@ -113,6 +118,49 @@ class Registers:
         else:
             go(function.read(at + 16, 4))
 
+    # Suspension
+
+    def suspend(self, how, cycles):
+        """Suspend the device at this moment and resume it; bits of ``how``: not waited for, not resumed.
+
+        While it is suspended nothing moves, whatever it is told of, for ``cycles``.
+        """
+        device, hurry, stay = self.device, how & 1, how & 2
+        before = self.look()
+        go(device.set("device_status", int(before | Status.SUSPEND)))
+        if not self.features >> Feature.SUSPEND & 1 or before & (Status.DRIVER_OK | Status.DEVICE_NEEDS_RESET) != Status.DRIVER_OK:
+            return
+        self.breaks("CORE-SUSP-14", hurry)
+        if hurry or not self._wait_suspended():
+            return
+        self.simulation.expect_quiet(True)
+        for queue in self.queues:
+            self.notify(queue)
+        self.frame(cycles)
+        go(device.config_write(0, 4, cycles))
+        go(device.set("queue_enable", 1))
+        self.simulation.run(cycles)
+        assert self.look() & (Status.SUSPEND | Status.DRIVER_OK) == Status.SUSPEND
+        self.simulation.expect_quiet(False)
+        if not stay:
+            go(device.set("device_status", int(self.look() | Status.DRIVER_OK)))
+            assert self.look() & Status.SUSPEND == 0
+
+    def _wait_suspended(self):
+        """Wait until the suspension that was asked for has ended in a suspended device, or in none that runs; return whether it is suspended."""
+        for _ in range(2):
+            for _ in range(4000):
+                status = self.look()
+                if status & Status.SUSPEND:
+                    assert not status & Status.DRIVER_OK
+                    return True
+                if status & (Status.DRIVER_OK | Status.DEVICE_NEEDS_RESET) != Status.DRIVER_OK:
+                    return False
+                self.simulation.run(20)
+            # Without bus mastering what is to be used may wait for ever.
+            go(self.device.function.command())
+        raise AssertionError("the suspension does not end")
+
     # Resets
 
     def wait_reset(self):
@@ -135,7 +183,8 @@ class Registers:
                 self.send(number, 0, 0, 0, 1001)
                 self.frame(1000)
             self.simulation.run(cycles)
-        go(device.set("queue_select", queue.number))
+        if not self.select(queue.number):
+            return
         if queue.enabled:
             queue.resetting = bool(self.features >> Feature.RING_RESET & 1 and go(device.status()) & Status.FEATURES_OK)
         go(device.set("queue_reset", 1))
@@ -150,8 +199,10 @@ class Registers:
                 self.simulation.run(20)
             else:
                 raise AssertionError("the reset of the queue does not end")
-            if queue.resetting:
+            # A device that was suspended just before did not take the request, and keeps the queue.
+            if queue.resetting and go(device.get("queue_enable")) == 0:
                 self.taken(queue)
+            queue.resetting = False
         if again:
             since = self.simulation.cycle
             if bare and not queue.enabled:
@@ -270,7 +321,7 @@ class Registers:
 
     def _word(self, features):
         """Return the feature word that the driver accepts."""
-        word = self.wanted
+        word = self.wanted ^ (mask(Feature.SUSPEND) if features >> 9 & 1 else 0)
         for bit, feature in enumerate((Feature.IN_ORDER, Feature.NOTIFICATION_DATA, Feature.MRG_RXBUF, Feature.INDIRECT_DESC, Feature.MAC)):
             word ^= mask(feature) if features >> bit & 1 else 0
         if features >> 5 & 3 == 1:

@@ -19,6 +19,7 @@ _ALWAYS = {
     "CORE-INIT-03": "restart: doorbells of enabled queues before DRIVER_OK",
     "CORE-FEAT-09": "restart: a feature that is not offered is accepted",
     "CORE-RESET-04": "restart: the reset is taken for done, and new rings given, without a status of 0 having been read",
+    "CORE-SUSP-14": "suspend: the driver goes on without having waited for the end of the suspension",
     "CORE-CFG-05": "odd: 64 bits of device configuration in one read, the generation not looked at",
     "CORE-VQ-04": "send: a descriptor is changed after it was made available, and not used yet",
     "CORE-VQRST-05": "queue_reset: rings are written over while queue_reset still reads 1",
@@ -65,7 +66,6 @@ _PERMISSION = "a permission: there is nothing to break"
 _INSIDE = "what the driver thinks or does not do: no device sees it"
 _NOT_OFFERED = "a feature that this device does not offer"
 UNBREAKABLE = {
-    "CORE-SUSP-14": "the driver of the episodes does not ask for SUSPEND; test_device_suspend.py goes on without waiting",
     "CORE-CFG-04": _INSIDE, "CORE-NOTIF-05": _PERMISSION, "CORE-RSVD-16": _NOT_OFFERED, "CORE-RSVD-17": _PERMISSION,
     "SPLIT-USUP-07": _INSIDE, "SPLIT-USED-07": _INSIDE, "PACK-DRV-04": _PERMISSION,
     "PCI-CAP-09": "no capability of this device is reserved, and of each type there is one", "PCI-COMMON-28": _NOT_OFFERED,

@@ -118,9 +118,9 @@ class Traffic:
         entries = list(itertools.islice(self.posted, ahead))
         fresh = [entry for entry in entries if entry[0] is None]
         # Index, ring and descriptor of all of them, behind the packets to send; then, one by one, what a chain or table has more.
-        busy = 24 * (len(fresh) + sum(pieces for _, pieces in self.out))
+        busy = 24 * sum(pieces for _, pieces in itertools.islice(self.out, 2 * self.window))
         ready = max((entry[0] for entry in entries if entry[0] is not None), default=0)
-        ready = max(ready, self.simulation.cycle + 6 * self.trip) + busy
+        ready = max(ready, self.simulation.cycle + 6 * self.trip + busy) + 24 * len(fresh)
         for entry in fresh:
             ready += (entry[1] - 1) * (self.trip // 2 + 80)
             entry[0] = ready
@@ -178,9 +178,9 @@ class Traffic:
             assert not aborted, "a frame was aborted"
             assert self.out and frame == self.out.popleft()[0], f"a frame of {len(frame)} bytes left that was not next"
         self.reaped += await self.driver.reap()
-        if len(self.sent) + len(self.out) - self.reaped != before:
-            self.moved = simulation.cycle
         waiting = self.sent or self.out or self.reaped < self.out_count
+        if len(self.sent) + len(self.out) - self.reaped != before or not waiting:
+            self.moved = simulation.cycle
         if waiting and simulation.cycle - self.moved > self.patience:
             raise AssertionError(f"nothing moves: {len(self.sent)} frames to the driver and {len(self.out)} from it are "
                                  f"under way, status {await self.driver.device.status()!r}")
