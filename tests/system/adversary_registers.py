@@ -315,9 +315,11 @@ class Registers:
                 self.breaks("NET-CFG-23", features & 16 and go(device.status()) & Status.FEATURES_OK)
 
     def _reread(self):
-        """Find out which features are negotiated, if they are."""
+        """Find out which features are negotiated, if they are; a suspended device has those from before, and does not let the window be selected."""
         if go(self.device.status()) & Status.FEATURES_OK:
-            self.features = go(self.device.accepted())
+            found = go(self.device.accepted())
+            if not go(self.device.status()) & Status.SUSPEND:
+                self.features = found
 
     def _word(self, features):
         """Return the feature word that the driver accepts."""
