@@ -3,6 +3,8 @@
 
 import contextlib
 import os
+import shutil
+import subprocess
 import threading
 
 import pytest
@@ -44,6 +46,19 @@ def make_served(tmp_path):
     yield make
     for served in started:
         served.finish()
+
+
+@pytest.fixture
+def tap():
+    """Return the name of a TAP interface of our own, which is down; skips where the system grants none."""
+    name = f"unv{os.getpid() % 100000}"
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("to make a TAP interface one must be root and have the program ip")
+    made = subprocess.run(["ip", "tuntap", "add", name, "mode", "tap"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"this system grants no TAP interface: {made.stderr.strip()}")
+    yield name
+    subprocess.run(["ip", "link", "del", name], capture_output=True)
 
 
 @pytest.fixture

@@ -225,27 +225,20 @@ def test_ping_meter():
     assert meter.pings == [{"bytes": len(request), "transmit": 70, "wire": 30, "receive": 60, "total": 130}]
 
 
-def test_tap_carries_frames():
-    name = f"unv{os.getpid() % 100000}"
-    make = ["ip", "tuntap", "add", name, "mode", "tap"]
-    if os.geteuid() or not shutil.which("ip") or subprocess.run(make, capture_output=True).returncode:
-        pytest.skip("no right to make a TAP interface here")
-    try:
-        network = create_network(f"tap:{name}")
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as host:
-            host.bind((name, 0))
-            host.settimeout(5)
-            deadline = time.monotonic() + 5
-            while network.lost == 0 and time.monotonic() < deadline:
-                network.send(arp())
-                if host.recv(2048) == arp():
-                    break
-            host.send(b"\x02" * 6 + GUEST + b"\x88\xb5" + b"hello")
-            frames = []
-            while not any(b"hello" in frame for frame in frames) and time.monotonic() < deadline:
-                frames += network.poll()
-        assert any(b"hello" in frame and len(frame) == 60 for frame in frames)
-        network.close()
-    finally:
-        subprocess.run(["ip", "link", "del", name], capture_output=True)
+def test_tap_carries_frames(tap):
+    network = create_network(f"tap:{tap}")
+    subprocess.run(["ip", "link", "set", tap, "up"], check=True)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as host:
+        host.bind((tap, 0))
+        host.settimeout(5)
+        deadline = time.monotonic() + 5
+        while network.lost == 0 and time.monotonic() < deadline:
+            network.send(arp())
+            if host.recv(2048) == arp():
+                break
+        host.send(b"\x02" * 6 + GUEST + b"\x88\xb5" + b"hello")
+        frames = []
+        while not any(b"hello" in frame for frame in frames) and time.monotonic() < deadline:
+            frames += network.poll()
+    assert any(b"hello" in frame and len(frame) == 60 for frame in frames)
+    network.close()

@@ -2,11 +2,7 @@
 """Linux on the RTL speaks with the host's own TCP over a TAP interface."""
 
 import contextlib
-import os
-import shutil
 import subprocess
-
-import pytest
 
 from scripts import CHANGES
 from unvirt_sim.guest.content import ContentServer
@@ -15,31 +11,18 @@ from unvirt_sim.guest.runner import BootOptions, boot
 NETWORK = "198.18.107"      # of the range for measurements, which nobody routes
 
 
-@contextlib.contextmanager
-def interface():
-    """Make a TAP interface with an address of the host; yields its name."""
-    name = f"unv{os.getpid() % 100000}"
-    make = ["ip", "tuntap", "add", name, "mode", "tap"]
-    if os.geteuid() or not shutil.which("ip") or subprocess.run(make, capture_output=True).returncode:
-        pytest.skip("no right to make a TAP interface here")
-    try:
-        subprocess.run(["ip", "addr", "add", f"{NETWORK}.1/24", "dev", name], check=True)
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-        yield name
-    finally:
-        subprocess.run(["ip", "link", "del", name], capture_output=True)
-
-
-def test_rings_change_below_downloads(tmp_path):
+def test_rings_change_below_downloads(tmp_path, tap):
     """Three downloads while rings and channels change, 24 times in all: what is lost comes again, and every file is equal.
 
     The host's TCP repeats what was lost with the bytes that it sent before, which passt does not always: here nothing needs excuse.
     """
-    with interface() as name, contextlib.closing(ContentServer(address=f"{NETWORK}.1")) as content:
+    subprocess.run(["ip", "addr", "add", f"{NETWORK}.1/24", "dev", tap], check=True)
+    subprocess.run(["ip", "link", "set", tap, "up"], check=True)
+    with contextlib.closing(ContentServer(address=f"{NETWORK}.1")) as content:
         script = tmp_path / "script"
         script.write_text(f"ADDRESS={NETWORK}.2/24 PEER={NETWORK}.1 PORT={content.port}\n{CHANGES}")
         lines = []
-        summary = boot(BootOptions(queue_pairs=4, package=("ethtool",), script=str(script), net=f"tap:{name}"), show=lines.append)
+        summary = boot(BootOptions(queue_pairs=4, package=("ethtool",), script=str(script), net=f"tap:{tap}"), show=lines.append)
         print("\n".join(lines))
         assert summary.ok, summary.reason
         assert f"STATE sum {content.sha256}" in lines

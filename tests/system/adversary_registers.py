@@ -200,9 +200,10 @@ class Registers:
             else:
                 raise AssertionError("the reset of the queue does not end")
             # A device that was suspended just before did not take the request, and keeps the queue.
-            if queue.resetting and go(device.get("queue_enable")) == 0:
+            if self.look() & Status.SUSPEND and go(device.get("queue_enable")):
+                queue.resetting = False
+            if queue.resetting:
                 self.taken(queue)
-            queue.resetting = False
         if again:
             since = self.simulation.cycle
             if bare and not queue.enabled:
