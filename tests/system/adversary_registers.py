@@ -118,14 +118,22 @@ class Registers:
         else:
             go(function.read(at + 16, 4))
 
+    def _busy(self, number, cycles):
+        """Give a queue good requests, let frames come, and go on for ``cycles``."""
+        for _ in range(3):
+            self.send(number, 0, 0, 0, 1001)
+            self.frame(1000)
+        self.simulation.run(cycles)
+
     # Suspension
 
     def suspend(self, how, cycles):
-        """Suspend the device at this moment and resume it; bits of ``how``: not waited for, not resumed.
+        """Give the device something to do and ``cycles`` for it, suspend it and resume it; bits of ``how``: not waited for, not resumed.
 
-        While it is suspended nothing moves, whatever it is told of, for ``cycles``.
+        While it is suspended nothing moves, whatever it is told of.
         """
         device, hurry, stay = self.device, how & 1, how & 2
+        self._busy(how >> 2, cycles)
         before = self.look()
         go(device.set("device_status", int(before | Status.SUSPEND)))
         if not self.features >> Feature.SUSPEND & 1 or before & (Status.DRIVER_OK | Status.DEVICE_NEEDS_RESET) != Status.DRIVER_OK:
@@ -139,7 +147,7 @@ class Registers:
         self.frame(cycles)
         go(device.config_write(0, 4, cycles))
         go(device.set("queue_enable", 1))
-        self.simulation.run(cycles)
+        self.simulation.run(400)
         assert self.look() & (Status.SUSPEND | Status.DRIVER_OK) == Status.SUSPEND
         self.simulation.expect_quiet(False)
         if not stay:
@@ -179,10 +187,7 @@ class Registers:
         device, queue = self.device, self.queues[number % 2]
         wait, again, over, bare, dirty = (how >> bit & 1 for bit in range(5))
         if cycles:
-            for _ in range(3):
-                self.send(number, 0, 0, 0, 1001)
-                self.frame(1000)
-            self.simulation.run(cycles)
+            self._busy(number, cycles)
         if not self.select(queue.number):
             return
         if queue.enabled:
