@@ -128,11 +128,11 @@ class Registers:
     # Suspension
 
     def suspend(self, how, cycles):
-        """Give the device something to do and ``cycles`` for it, suspend it and resume it; bits of ``how``: not waited for, not resumed.
+        """Give the device something to do and ``cycles`` for it, suspend it and resume it; ``how``: 1 not waited for, 2 not resumed, else both.
 
         While it is suspended nothing moves, whatever it is told of.
         """
-        device, hurry, stay = self.device, how & 1, how & 2
+        device, hurry, stay = self.device, how % 4 == 1, how % 4 == 2
         self._busy(how >> 2, cycles)
         before = self.look()
         go(device.set("device_status", int(before | Status.SUSPEND)))

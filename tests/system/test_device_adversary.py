@@ -44,7 +44,7 @@ NUMBERS = {
     "suspend": (SMALL, st.integers(0, 300)),
 }
 OFTEN = ("describe", "describe", "describe", "entry", "publish", "publish", "run", "frame", "send", "send", "send", "send", "restart", "restart",
-         "restart", "poke", "run", "queue_reset")
+         "restart", "poke", "run", "queue_reset", "suspend", "suspend", "suspend")
 ACTION = st.sampled_from((*PLAY, *OFTEN)).flatmap(lambda name: st.tuples(st.just(name), *NUMBERS[name]))
 
 
