@@ -135,7 +135,8 @@ class Registers:
         device, hurry, stay = self.device, how % 4 == 1, how % 4 == 2
         self._busy(how >> 2, cycles)
         before = self.look()
-        go(device.set("device_status", int(before | Status.SUSPEND)))
+        # An earlier suspension, not waited for, may end before this write, which would be a resume then if it had DRIVER_OK.
+        go(device.set("device_status", int((before if hurry else before & ~Status.DRIVER_OK) | Status.SUSPEND)))
         if not self.features >> Feature.SUSPEND & 1 or before & (Status.DRIVER_OK | Status.DEVICE_NEEDS_RESET) != Status.DRIVER_OK:
             return
         self.breaks("CORE-SUSP-14", hurry)
