@@ -258,11 +258,11 @@ def test_descriptors_then_the_first_then_word_of_it(size, in_order, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("in_order", [False, True], ids=["each", "in_order"])
-@pytest.mark.parametrize("size", [3, 4])
-def test_descriptors_then_the_first_then_word_of_it_for_longer(size, in_order, tmp_path):
-    """Bounded: 18 cycles."""
-    prove(PackedSpec(size=size, in_order=in_order), tmp_path, mode="bmc", depth=18, map_memories=True, state_bits=True)
+@pytest.mark.parametrize("size, in_order, depth", [(3, False, 18), (4, False, 18), (3, True, 18), (4, True, 17)],
+                         ids=["3-each", "4-each", "3-in_order", "4-in_order"])
+def test_descriptors_then_the_first_then_word_of_it_for_longer(size, in_order, depth, tmp_path):
+    """Bounded: 18 cycles; with IN_ORDER and a ring of four 17, for half an hour (the next one had no end after 40 minutes)."""
+    prove(PackedSpec(size=size, in_order=in_order), tmp_path, mode="bmc", depth=depth, map_memories=True, state_bits=True)
 
 
 @pytest.mark.parametrize("in_order", [False, True], ids=["each", "in_order"])

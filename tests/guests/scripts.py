@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Scripts that tests run inside the guest."""
 
-__all__ = ["CHANGES", "ETHTOOL", "RESETS"]
+__all__ = ["CHANGES", "ETHTOOL", "MANY_PAIRS", "RESETS"]
 
 RESETS = """
 device=/sys/bus/pci/devices/0000:01:00.0
@@ -119,3 +119,24 @@ dmesg | grep -E 'virtio|eth0|NETDEV WATCHDOG|Call Trace|WARNING:|BUG:' | sed 's/
 true
 """
 """Rings and channels changed below downloads from ``PEER``, which the one who runs it sets, as ``ADDRESS`` and ``PORT``."""
+
+MANY_PAIRS = """
+ethtool -L eth0 combined 255 || exit 1
+ping -c 2 -W 10 $PEER || exit 2
+before=$(cut -d' ' -f1 /proc/uptime)
+for flow in 1 2 3 4 5 6 7 8; do
+    wget -q -T 60 -O /tmp/flow$flow http://$PEER:$PORT$DOWNLOAD &
+done
+wait
+for flow in 2 3 4 5 6 7 8; do
+    cmp /tmp/flow1 /tmp/flow$flow || exit 3
+done
+echo "UNVIRT: download $(wc -c </tmp/flow1) $(sha256sum /tmp/flow1 | cut -d' ' -f1) $before $(cut -d' ' -f1 /proc/uptime)"
+echo "FILLED $(ethtool -S eth0 | grep -c 'rx[0-9][0-9]*_kicks: [^0]')"
+for kind in input output; do
+    calls=$(awk "/virtio0-$kind/ { calls = 0; for (i = 2; i <= 5; i++) calls += \\$i; if (calls) print \\$NF }" /proc/interrupts | wc -l)
+    echo "CALLED $kind $calls"
+done
+ethtool -L eth0 combined 4 && ping -c 2 -W 10 $PEER || exit 4
+"""
+"""All of 255 queue pairs in use, and eight downloads at once; how many queues have buffers, and how many gave interrupts."""

@@ -9,6 +9,9 @@ import time
 
 __all__ = ["QemuProcess", "device_option", "machine_options"]
 
+MEMORY = 256                    # MiB of a guest, and what Linux takes for each queue pair, whether it is used or not
+MEMORY_PER_PAIR = 2
+
 MESSAGE_TIMEOUT = 600_000       # ms; when it expires the guest reads all ones and the device is dead, so never in practice
 
 
@@ -18,8 +21,9 @@ def device_option(socket_path):
                        "x-msg-timeout": MESSAGE_TIMEOUT}, separators=(",", ":"))
 
 
-def machine_options(memory=256):
-    """Return the options every guest needs: memory the simulation can map, and a root port to plug into."""
+def machine_options(queue_pairs=1):
+    """Return the options every guest needs: memory the simulation can map, enough for so many queue pairs, and a root port to plug into."""
+    memory = MEMORY + MEMORY_PER_PAIR * (queue_pairs - 1)
     return ["-M", "q35,memory-backend=mem", "-object", f"memory-backend-memfd,id=mem,size={memory}M,share=on", "-m", f"{memory}M",
             "-device", "pcie-root-port,id=rp0,slot=1"]
 
@@ -41,17 +45,17 @@ class QemuProcess:
         Give the console to the terminal instead of recording it.
     append
         More words for the kernel's command line.
-    processors
-        Of the guest: Linux uses as many queue pairs.
+    queue_pairs
+        Of the device. The guest has as many processors, at most 4: Linux uses as many of the pairs.
     """
 
-    def __init__(self, program, kernel, initramfs, device, folder, *, interactive=False, append="", processors=1):
+    def __init__(self, program, kernel, initramfs, device, folder, *, interactive=False, append="", queue_pairs=1):
         serial = ["-serial", "stdio"]
         if interactive:
             serial = ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console", "-mon", "chardev=console"]
         # On a busy host QEMU may not get the few milliseconds in which Linux wants to see its timer tick; it would panic.
-        command = [*program.command, *machine_options(), "-accel", "tcg", "-cpu", "max", "-smp", str(processors), "-nodefaults", "-no-reboot",
-                   "-display", "none", *serial, "-kernel", str(kernel), "-initrd", str(initramfs),
+        command = [*program.command, *machine_options(queue_pairs), "-accel", "tcg", "-cpu", "max", "-smp", str(min(queue_pairs, 4)), "-nodefaults",
+                   "-no-reboot", "-display", "none", *serial, "-kernel", str(kernel), "-initrd", str(initramfs),
                    "-append", f"console=ttyS0 panic=-1 quiet no_timer_check {append}".strip(), *device]
         (folder / "qemu.command").write_text(" ".join(command) + "\n")
         self.errors = folder / "qemu.log"

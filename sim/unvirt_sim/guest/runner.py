@@ -243,7 +243,7 @@ def _boot(options, folder, qemu, programs, script, simulation, say, show):
         say(f"Starting Linux {summary.release} on QEMU {qemu.version}")
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         process = QemuProcess(qemu, kernel, initramfs, device, folder, interactive=options.shell, append=options.append,
-                              processors=min(options.queue_pairs or 1, 4))
+                              queue_pairs=options.queue_pairs or 1)
         stack.callback(process.close)
         watch = ConsoleWatch(summary, say, show, content)
         try:
@@ -377,5 +377,5 @@ def _serve(options, folder, simulation, say, ready):
         server = VfioUserServer(simulation, options.socket, network=network, capture=capture, trace=folder / "accesses.jsonl", log=say)
         stack.callback(server.close)
         if ready:
-            ready([*machine_options(), "-device", device_option(Path(options.socket).absolute())])
+            ready([*machine_options(options.queue_pairs or 1), "-device", device_option(Path(options.socket).absolute())])
         return server.serve()
