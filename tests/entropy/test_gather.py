@@ -50,7 +50,7 @@ class Rig:
         while not ctx.get(packets.valid):
             await ctx.tick()
         assert ctx.get(packets.payload.length) == CHUNK_SIZE and ctx.get(packets.payload.row) == 0
-        assert not ctx.get(packets.payload.following.valid)
+        assert not ctx.get(packets.payload.behind[0].valid)
         return ctx.get(packets.payload.address)
 
     async def take(self, ctx, size):

@@ -40,6 +40,7 @@ class Rig:
         self.got, self.dropped, self.cycle = [], 0, 0
         self.seen = {}                     # cycle in which a packet number became visible
         self.frames_sent = 0
+        self.most_behind = 0               # packets that were shown behind the oldest
 
     async def send(self, ctx, frame, *, error=0, gap=0.0):
         dut = self.dut
@@ -79,23 +80,25 @@ class Rig:
         self.got.append((buffers, bytes(content[:length])))
 
     async def take_all(self, ctx, pace=0.0):
-        """Take packets at leisure; the look at the next one must come true."""
-        following = None
+        """Take packets at leisure; the look at those behind must come true."""
+        seen_behind = []
         while True:
-            await ctx.tick()
-            if not ctx.get(self.dut.packets.valid) or self.rng.random() < pace:
-                continue
             payload = self.dut.packets.payload
+            if not ctx.get(self.dut.packets.valid) or self.rng.random() < max(pace, 0.5):
+                await ctx.tick()
+                continue
             place = ctx.get(payload.address), ctx.get(payload.length)
-            assert following in (None, place)
+            assert seen_behind[:1] in ([], [place])
+            behind = []
+            for shown in payload.behind:
+                if not ctx.get(shown.valid):
+                    break
+                behind.append((ctx.get(shown.address), ctx.get(shown.length)))
+            assert behind[:len(seen_behind[1:])] == seen_behind[1:], "a packet behind is not shown any more, or another one"
+            seen_behind = behind
+            self.most_behind = max(self.most_behind, len(behind))
             self.seen.setdefault(len(self.got), self.cycle)
             await self.take(ctx, self.rng.randrange(1, 1 << 16))
-            following = None
-            if ctx.get(self.dut.packets.valid) and ctx.get(payload.following.valid):
-                following = None       # one packet on: this is about the one after it
-                place = ctx.get(payload.following.address), ctx.get(payload.following.length)
-                await self.take(ctx, self.rng.randrange(1, 1 << 16))
-                following = place
 
     def run(self, *benches, background=(), cycles=100000):
         rtlil.convert(self.dut)
@@ -151,6 +154,7 @@ def test_random(width, gap, pace):
     rig.run(feed, background=[take])
     rig.check(good)
     assert rig.dropped == bad
+    assert pace == 0 or rig.most_behind == len(rig.dut.packets.payload.behind)
 
 
 @pytest.mark.parametrize("width", [64, 256, 512])

@@ -59,7 +59,7 @@ class Gather(wiring.Component):
         super().__init__({
             "entropy": In(stream.Signature(ENTROPY_WIDTH)),
             "drain": In(1),
-            "packets": Out(stream.Signature(SinkPacket(config.rows, STORE_SIZE))),
+            "packets": Out(stream.Signature(SinkPacket(config, STORE_SIZE))),
             "dropped": In(1),
             "read_word": In(range(STORE_SIZE * 8 // config.data_width)),
             "read_data": Out(config.data_width),

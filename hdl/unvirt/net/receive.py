@@ -4,13 +4,14 @@
     MAC --> ring of words: | room for the header, frame | ... |
                  | whole frames                       ^ reads
                  v                                    |
-             places (FIFO) --> oldest, following --> sink
+             places (FIFO) --> oldest, behind --> sink
 """
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
 
+from ..stream.buffer import HalfBuffer
 from ..stream.fifo import MemoryQueue
 from ..stream.ring import wrap_sub
 from ..virtio.queue.lanes import LaneMemory
@@ -46,7 +47,7 @@ class Receive(wiring.Component):
     frame_limit : ``In(14)``
         Longest frame in bytes, without FCS.
     packets : ``Out(stream.Signature(SinkPacket))``
-        The oldest frame and the one behind it; taking it gives its memory back.
+        The oldest frame and those behind it; taking it gives its memory back.
     read_word, read_data : ``In``/``Out``
         Synchronous read of the oldest frame's bytes; still good in the cycle after the frame was taken.
     buffers : ``In(16)``
@@ -69,7 +70,7 @@ class Receive(wiring.Component):
             "mac_valid": In(1),
             "mac": In(MacBeat(config.data_width)),
             "frame_limit": In(14),
-            "packets": Out(stream.Signature(SinkPacket(config.rows, config.rx_buffer_size))),
+            "packets": Out(stream.Signature(SinkPacket(config, config.rx_buffer_size))),
             "read_word": In(range(self._words)),
             "read_data": Out(config.data_width),
             "buffers": In(16),
@@ -226,10 +227,16 @@ class Receive(wiring.Component):
         lane_bits = (lanes - 1).bit_length()
         oldest = Signal(places.shape)
         valid, direct = Signal(), Signal()
-        following = places.o
+        behind, stages = [places.o], []
+        for number in range(len(out.payload.behind) - 1):
+            m.submodules[f"behind{number}"] = stage = HalfBuffer(places.shape)
+            connect(m, behind[0], stage.i)
+            behind.insert(0, stage.o)
+            stages.append(stage)
+        following = behind[0]
         m.d.comb += [
             # Nobody waits: past the FIFO, which would take two cycles.
-            direct.eq(~valid & (places.level == 0)),
+            direct.eq(~valid & (places.level == 0) & ~Cat(stage.o.valid for stage in stages).any()),
             whole.ready.eq(direct | places.i.ready),
             places.i.valid.eq(whole.valid & ~direct),
             places.i.payload.eq(whole.payload),
@@ -241,8 +248,8 @@ class Receive(wiring.Component):
                          oldest.eq(Mux(direct, whole.payload, following.payload))]
         m.d.sync += freed.eq(Mux(valid & out.ready, (oldest.place.length + lanes - 1) >> lane_bits, 0))
 
-        m.d.comb += out.payload.following.valid.eq(following.valid)
-        for packet, place in ((out.payload, oldest), (out.payload.following, following.payload)):
+        m.d.comb += [shown.valid.eq(held.valid) for shown, held in zip(out.payload.behind, behind)]
+        for packet, place in ((out.payload, oldest), *((shown, held.payload) for shown, held in zip(out.payload.behind, behind))):
             m.d.comb += [
                 packet.row.eq(place.pair << 1),
                 packet.address.eq(place.place.start << lane_bits),

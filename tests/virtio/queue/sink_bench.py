@@ -51,18 +51,17 @@ class Rig:
         """Packets in order; the word asked for in one cycle is shown in the next, bytes 10 and 11 being the count."""
         dut = self.dut
         ctx.set(dut.mergeable, self.mergeable)
-        hidden = 0
+        hidden, known = 0, 1               # for how long those that were not shown yet stay hidden, and how many were
         while True:
             visible = self.waiting
             if hidden and self.waiting:
-                visible, hidden = self.waiting[:1], hidden - 1
+                visible, hidden = self.waiting[:max(1, known)], hidden - 1
             packet = {}
             if visible:
                 packet = dict(zip(("row", "address"), visible[0])) | {"length": len(visible[0][2])}
-            if len(visible) > 1:
-                row, address, content = visible[1]
-                packet["following"] = {"valid": 1, "row": row, "address": address,
-                                       "length": len(content)}
+            packet["behind"] = [{"valid": 1, "row": row, "address": address, "length": len(content)}
+                                for row, address, content in visible[1:1 + len(dut.packets.payload.behind)]]
+            known = min(len(visible), 1 + len(packet["behind"]))
             ctx.set(dut.packets.payload, packet)
             ctx.set(dut.packets.valid, bool(visible))
             _, _, taken, word, dropped = await ctx.tick().sample(
@@ -79,6 +78,7 @@ class Rig:
             ctx.set(dut.read_data, int.from_bytes(shown, "little"))
             if taken:
                 self.taken.append((self.cycle, self.waiting.pop(0)))
+                known -= 1
                 hidden = self.rng.choice([0, 0, 3]) if self.stall else 0
             self.dropped += dropped
 

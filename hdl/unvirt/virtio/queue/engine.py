@@ -135,7 +135,7 @@ class QueueEngine(wiring.Component):
             "requests": Out(stream.Signature(RequestByte(config.rows))),
             "responses": In(stream.Signature(ResponseByte)),
             "coalesce": In(CoalescePortSignature(config.rows)),
-            "sink_packets": In(stream.Signature(SinkPacket(config.rows, sink_size))),
+            "sink_packets": In(stream.Signature(SinkPacket(config, sink_size))),
             "sink_word": Out(range(sink_size * 8 // width)),
             "sink_data": In(width),
             "sink_buffers": Out(16),

@@ -102,7 +102,7 @@ class Sink(wiring.Component):
             "row_drain": In(RowDrain(rows)),
             "row_clean": Out(1),
             "mergeable": In(1),
-            "packets": In(stream.Signature(SinkPacket(rows, size))),
+            "packets": In(stream.Signature(SinkPacket(config, size))),
             "buffers": Out(16),
             "read_word": Out(range(size // lanes)),
             "read_data": In(config.data_width),

@@ -11,6 +11,9 @@ from .sink_read import fits_word
 
 __all__ = ["PATIENCE", "SinkPacket", "SinkChain", "SinkScan"]
 
+_SMALL = 76
+"""Bytes of a packet of 64 with a header of virtio-net."""
+
 PATIENCE = 1 << 14
 """Cycles that a packet may wait for buffers on their way: several times what fetching them takes, and soon over for whoever is behind it."""
 
@@ -20,15 +23,17 @@ def _place(rows, size):
 
 
 class SinkPacket(data.StructLayout):
-    """A packet that waits in the personality's memory, and the one behind it.
+    """A packet that waits in the personality's memory of ``size`` bytes, and those ``behind`` it, oldest first.
 
-    ``following`` may become valid while the packet waits; otherwise it is held like the rest.
+    Those may become valid while the packet waits, one after the other; otherwise they are held like the rest.
     """
 
-    def __init__(self, rows, size):
+    def __init__(self, config, size):
+        # From when its scan begins until it is read a small packet takes six cycles, in which its memory is read in as many as it has words.
+        behind = 1 if 8 * _SMALL > 2 * config.data_width else 2
         super().__init__({
-            **_place(rows, size),
-            "following": data.StructLayout({"valid": 1, **_place(rows, size)}),
+            **_place(config.rows, size),
+            "behind": data.ArrayLayout(data.StructLayout({"valid": 1, **_place(config.rows, size)}), behind),
         })
 
 
@@ -59,7 +64,7 @@ class SinkChain(data.StructLayout):
 class SinkScan(wiring.Component):
     """Finds the chains of each packet, all of them before the first is used.
 
-    Looks at a packet or the one behind it, so that chains are known when the memory is free to be read. If the queue has too few chains, or
+    Looks at a packet or those behind it, so that chains are known when the memory is free to be read. If the queue has too few chains, or
     without ``mergeable`` the first is too small, the packet is a ``drop`` and none is used. The queue has too few if all it made available are in
     the store and walked, or fill its window; as long as more are on their way the scan begins again, up to ``PATIENCE`` cycles, and neither while
     ``crowded`` nor with a packet of another row behind: then the packet is dropped after all, so that no queue holds up another.
@@ -122,7 +127,7 @@ class SinkScan(wiring.Component):
             "row_empty": Out(1),
             "mergeable": In(1),
             "packet_valid": In(1),
-            "packet": In(SinkPacket(rows, size)),
+            "packet": In(SinkPacket(config, size)),
             "popped": In(1),
             "discard": Out(1),
             "o": Out(stream.Signature(SinkChain(rows, slots, groups, size))),
@@ -181,19 +186,18 @@ class SinkScan(wiring.Component):
         ]
 
         # The oldest packet that no scan has begun for.
-        ahead = Signal(2)                      # packets with a scan begun, at most two
+        packet = self.packet
+        ahead = Signal(range(2 + len(packet.behind)))     # packets with a scan begun, at most all that are shown
         picked = Signal()
         candidate = Signal(place.shape())
         candidate_valid = Signal()
-        packet, following = self.packet, self.packet.following
-        with m.If(ahead == 0):
-            m.d.comb += [candidate.row.eq(packet.row), candidate.address.eq(packet.address),
-                         candidate.length.eq(packet.length),
-                         candidate_valid.eq(self.packet_valid)]
-        with m.Else():
-            m.d.comb += [candidate.row.eq(following.row), candidate.address.eq(following.address),
-                         candidate.length.eq(following.length),
-                         candidate_valid.eq(self.packet_valid & following.valid & (ahead == 1))]
+        shown = (packet, *packet.behind)
+        with m.Switch(ahead):
+            for number, other in enumerate(shown):
+                with m.Default() if other is shown[-1] else m.Case(number):
+                    m.d.comb += [candidate.row.eq(other.row), candidate.address.eq(other.address), candidate.length.eq(other.length)]
+        valid = Cat((ahead == number) & (other.valid if number else 1) for number, other in enumerate(shown))
+        m.d.comb += candidate_valid.eq(self.packet_valid & valid.any())
         m.d.sync += ahead.eq(ahead + picked - (self.popped & (ahead != 0)))
 
         # Both ends of the row at hand are looked up in every cycle: `parsed` and `state` are those of one cycle ago.
