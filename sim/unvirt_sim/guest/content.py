@@ -29,8 +29,11 @@ class ContentServer:
             def log_message(self, *arguments):
                 """Stay silent."""
 
-        self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
-        self._server.daemon_threads = True
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 64            # a guest may ask on many connections at once
+
+        self._server = Server((address, 0), Handler)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
